@@ -1,0 +1,64 @@
+// The one seam between the engine and hardware. A backend is a struct of functions with a plain C
+// calling convention, so that it may come out of a shared library found at run time.
+//
+// Errors: functions that can fail return nonzero and leave a sentence in `error`.
+// Threads: all calls come from one thread at a time; find() and the *_bytes() are pure.
+#pragma once
+#include "op.h"
+
+namespace rvllm {
+
+// What the choice of a kernel may depend on; nothing else. Pure: same key, same kernel.
+struct KernelKey {
+    Op op;
+    DType in;                 // first input (embed: the table's output type is `out`)
+    DType out;                // first output
+    DType weight;             // element type of the first weight; f32 when there is none
+    WeightFormat format;      // of the first weight
+    DType kv;                 // cache element type
+    Attrs attrs;
+    int64_t n, k;             // shape of the first weight
+};
+
+struct Kernel {
+    KernelFn fn = nullptr;    // nullptr: this backend has no kernel for the key
+    const char* name = "";    // as printed by `rvllm plan`
+};
+
+struct Backend {
+    const char* name;  // "cpu", "cuda"
+    void* self;
+    void* device;  // handed to kernels as RunContext::device
+    char error[512];
+
+    Kernel (*find)(Backend*, const KernelKey*);
+
+    // Memory of the backend. Zeroed. alloc() returns nullptr and sets error when it does not fit.
+    void* (*alloc)(Backend*, size_t bytes);
+    void (*free)(Backend*, void* p, size_t bytes);
+    size_t (*memory_total)(Backend*);
+    size_t (*memory_available)(Backend*);
+
+    // Resident bytes of a weight, from its format, dtype and shape alone.
+    size_t (*weight_bytes)(Backend*, const Weight*);
+    // Converts rows [row, row + n_rows) of a weight from a row-major [n_rows, k] host array of
+    // `src_dtype` into the resident layout (w->data is allocated). Vectors: k == 1.
+    int (*pack)(Backend*, Weight* w, const void* src, DType src_dtype, int64_t row, int64_t n_rows);
+    // The inverse, for tests: rows [row, row + n_rows) as row-major float32.
+    int (*unpack)(Backend*, const Weight* w, float* dst, int64_t row, int64_t n_rows);
+
+    // Runs the step: block copies, fed-back tokens, then the ops in order. Returns at once with a
+    // ticket where the hardware is asynchronous; wait() blocks until that step is done.
+    int (*submit)(Backend*, const OpCall* calls, int32_t n_calls, const KvCacheView* kv,
+                  StepInput* step, uint64_t* ticket);
+    int (*wait)(Backend*, uint64_t ticket);
+};
+
+// Activation type the backend wants for a model stored as `weights`.
+using ActivationDType = DType (*)(DType weights);
+
+// The CPU backend: always there. n_threads <= 0: from the affinity mask and the cgroup quota.
+Backend* cpu_backend_create(int n_threads);
+void cpu_backend_destroy(Backend*);
+
+}  // namespace rvllm
