@@ -63,6 +63,7 @@ struct StepInput {
     int32_t n_rows = 0;         // rows of logits
     int32_t n_sample_rows = 0;  // SampleRows
     int32_t n_copies = 0;
+    int32_t n_admitted = 0;
     int32_t max_query_len = 0;
     int32_t max_kv_len = 0;
     uint64_t step_id = 0;
@@ -76,6 +77,8 @@ struct StepInput {
     BlockTables tables[kMaxCacheGroups];
     SampleRow* sample_rows = nullptr;
     BlockCopy* copies = nullptr;
+    void** admitted = nullptr;       // [n_admitted] Sequence* whose sampler slot must be (re)set first
+    int32_t* last_token = nullptr;   // [max_seqs] by sampler slot; shared by all StepInputs
 };
 
 // Capacities of a StepInput; everything is allocated once from them.

@@ -1,0 +1,47 @@
+// Layout of a StepInput inside one allocation: arrays in order, each on a 64-byte boundary.
+#include "step.h"
+
+namespace rvllm {
+namespace {
+
+// Walks the arrays once; with memory == nullptr it only measures.
+struct Carver {
+    char* memory;
+    size_t used = 0;
+    template <class T>
+    void take(T** array, int64_t n) {
+        if (memory) *array = reinterpret_cast<T*>(memory + used);
+        used += (static_cast<size_t>(n) * sizeof(T) + 63) / 64 * 64;
+    }
+};
+
+size_t carve(StepInput* step, const StepLimits& m, char* memory) {
+    Carver c{memory};
+    c.take(&step->token_ids, m.max_tokens);
+    c.take(&step->positions, m.max_tokens);
+    for (int g = 0; g < m.n_groups; ++g) c.take(&step->slots[g], m.max_tokens);
+    c.take(&step->query_start, m.max_seqs + 1);
+    c.take(&step->kv_len, m.max_seqs);
+    c.take(&step->logit_rows, m.max_rows);
+    for (int g = 0; g < m.n_groups; ++g) {
+        c.take(&step->tables[g].start, m.max_seqs + 1);
+        c.take(&step->tables[g].blocks, m.max_table_entries);
+    }
+    c.take(&step->sample_rows, m.max_rows);
+    c.take(&step->copies, m.max_seqs);
+    c.take(&step->admitted, m.max_seqs);
+    return c.used;
+}
+
+}  // namespace
+
+size_t step_input_bytes(const StepLimits& limits) {
+    StepInput scratch;
+    return carve(&scratch, limits, nullptr);
+}
+
+void step_input_layout(StepInput* step, const StepLimits& limits, void* memory) {
+    carve(step, limits, static_cast<char*>(memory));
+}
+
+}  // namespace rvllm
