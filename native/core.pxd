@@ -149,6 +149,14 @@ cdef extern from "op.h" namespace "rvllm" nogil:
         KernelFn fn
         const char* kernel_name
 
+    cdef struct OpInfo:
+        const char* name
+        const char* inputs
+        const char* weights
+        const char* outputs
+        const char* attrs
+
+    const OpInfo& op_info(Op op)
     const char* op_name(Op op)
 
 

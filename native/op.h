@@ -55,6 +55,16 @@ struct OpCall {
     const char* kernel_name = "";
 };
 
+// One line of ops.def: space-separated names.
+struct OpInfo {
+    const char* name;
+    const char* inputs;
+    const char* weights;
+    const char* outputs;
+    const char* attrs;
+};
+
+const OpInfo& op_info(Op op);
 const char* op_name(Op op);
 
 // Rows that operand has in this step.
