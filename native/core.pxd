@@ -114,6 +114,7 @@ cdef extern from "step.h" namespace "rvllm" nogil:
 
     size_t step_input_bytes(const StepLimits& limits)
     void step_input_layout(StepInput* step, const StepLimits& limits, void* memory)
+    void step_copy(StepInput* dst, const StepInput* src, const StepLimits& limits)
 
 
 cdef extern from "op.h" namespace "rvllm" nogil:

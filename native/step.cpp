@@ -1,6 +1,8 @@
 // Layout of a StepInput inside one allocation: arrays in order, each on a 64-byte boundary.
 #include "step.h"
 
+#include <cstring>
+
 namespace rvllm {
 namespace {
 
@@ -42,6 +44,31 @@ size_t step_input_bytes(const StepLimits& limits) {
 
 void step_input_layout(StepInput* step, const StepLimits& limits, void* memory) {
     carve(step, limits, static_cast<char*>(memory));
+}
+
+void step_copy(StepInput* dst, const StepInput* src, const StepLimits& limits) {
+    const auto copy = [](auto* to, const auto* from, int64_t n) {
+        if (n > 0) std::memcpy(to, from, static_cast<size_t>(n) * sizeof(*to));
+    };
+    dst->n_tokens = src->n_tokens;
+    dst->n_seqs = src->n_seqs;
+    dst->n_rows = src->n_rows;
+    dst->n_copies = src->n_copies;
+    dst->max_query_len = src->max_query_len;
+    dst->max_kv_len = src->max_kv_len;
+    dst->step_id = src->step_id;
+    dst->last_token = src->last_token;
+    copy(dst->token_ids, src->token_ids, src->n_tokens);
+    copy(dst->positions, src->positions, src->n_tokens);
+    copy(dst->query_start, src->query_start, src->n_seqs + 1);
+    copy(dst->kv_len, src->kv_len, src->n_seqs);
+    copy(dst->logit_rows, src->logit_rows, src->n_rows);
+    copy(dst->copies, src->copies, src->n_copies);
+    for (int g = 0; g < limits.n_groups; ++g) {
+        copy(dst->slots[g], src->slots[g], src->n_tokens);
+        copy(dst->tables[g].start, src->tables[g].start, src->n_seqs + 1);
+        copy(dst->tables[g].blocks, src->tables[g].blocks, src->tables[g].start[src->n_seqs]);
+    }
 }
 
 }  // namespace rvllm

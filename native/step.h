@@ -94,5 +94,8 @@ struct StepLimits {
 size_t step_input_bytes(const StepLimits& limits);
 // Points the arrays of `step` into `memory` (step_input_bytes() of it, 64-byte aligned).
 void step_input_layout(StepInput* step, const StepLimits& limits, void* memory);
+// Copies what the forward reads, used prefixes only, into the arrays of `dst`: a plan is bound to
+// one StepInput, the scheduler writes another. What only the sampler reads stays behind.
+void step_copy(StepInput* dst, const StepInput* src, const StepLimits& limits);
 
 }  // namespace rvllm

@@ -1,0 +1,408 @@
+"""Plans on the native side, as Python sees them: build one, lay out its memory, bind it, run a step in tests."""
+import numpy as np
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from rvllm._native.core cimport (
+    Attrs, Backend, DType, Kernel, KernelKey, KvCacheView, Op, StepInput, Sym, Weight,
+    WeightFormat, OpInfo, cpu_backend_create, cpu_backend_destroy, dtype_bytes, op_info, step_copy, step_input_bytes,
+    step_input_layout,
+)
+
+DTYPES = ("f32", "f16", "bf16", "i32")
+SYMS = ("one", "tokens", "seqs", "rows")
+FORMATS = ("vector", "dense")
+SOURCES = ("arena", "token_ids", "positions", "slots", "logit_rows")
+ATTRS = (
+    "layer", "group", "n_heads", "n_kv_heads", "head_dim", "rotary_dim", "eps", "softmax_scale", "rope_scale",
+)
+
+
+class OpSpec:
+    """One line of ops.def: operand names in order (a trailing '?' marks an optional one) and attribute names."""
+
+    __slots__ = ("attrs", "code", "inputs", "outputs", "weights")
+
+    def __init__(self, code: int, inputs: str, weights: str, outputs: str, attrs: str):
+        self.code = code
+        self.inputs = tuple(inputs.split())
+        self.weights = tuple(weights.split())
+        self.outputs = tuple(outputs.split())
+        self.attrs = tuple(attrs.split())
+
+
+def op_table() -> dict[str, OpSpec]:
+    """Return ops.def by name."""
+    cdef int i
+    cdef const OpInfo* info
+    table = {}
+    for i in range(<int>Op.count):
+        info = &op_info(<Op>i)
+        table[info.name.decode()] = OpSpec(
+            i, info.inputs.decode(), info.weights.decode(), info.outputs.decode(), info.attrs.decode()
+        )
+    return table
+
+
+cdef DType dtype_of(str name) except *:
+    return <DType><int>DTYPES.index(name)
+
+
+cdef Weight weight_of(str format, str dtype, int64_t n, int64_t k) except *:
+    cdef Weight w
+    w.format = <WeightFormat><int>FORMATS.index(format)
+    w.dtype = dtype_of(dtype)
+    w.n = n
+    w.k = k
+    return w
+
+
+cdef class Device:
+    """A backend, by name; `threads` of the CPU: None uses all this process may use."""
+
+    def __cinit__(self, str name="cpu", threads=None):
+        if name != "cpu":
+            raise ValueError(f"there is no backend {name!r} in this build")
+        self.ptr = cpu_backend_create(threads or 0)
+
+    def __dealloc__(self):
+        if self.ptr != NULL:
+            cpu_backend_destroy(self.ptr)
+
+    @property
+    def name(self) -> str:
+        return self.ptr.name.decode()
+
+    def memory_total(self) -> int:
+        return self.ptr.memory_total(self.ptr)
+
+    def memory_available(self) -> int:
+        return self.ptr.memory_available(self.ptr)
+
+    def weight_bytes(self, str format, str dtype, int64_t n, int64_t k) -> int:
+        """Return the resident bytes of a weight."""
+        cdef Weight w = weight_of(format, dtype, n, k)
+        return self.ptr.weight_bytes(self.ptr, &w)
+
+
+cdef class Limits:
+    """Capacities of a step: what every buffer is sized for."""
+
+    def __cinit__(self, int max_tokens, int max_seqs, int max_rows, int max_table_entries, int n_groups=1):
+        self.c.max_tokens = max_tokens
+        self.c.max_seqs = max_seqs
+        self.c.max_rows = max_rows
+        self.c.max_table_entries = max_table_entries
+        self.c.n_groups = n_groups
+
+    @property
+    def max_tokens(self) -> int:
+        return self.c.max_tokens
+
+    @property
+    def max_seqs(self) -> int:
+        return self.c.max_seqs
+
+    @property
+    def max_rows(self) -> int:
+        return self.c.max_rows
+
+    @property
+    def max_table_entries(self) -> int:
+        return self.c.max_table_entries
+
+    @property
+    def n_groups(self) -> int:
+        return self.c.n_groups
+
+    def step_bytes(self) -> int:
+        """Return the bytes of one step input."""
+        return step_input_bytes(self.c)
+
+
+cdef class NativePlan:
+    """A rvllm.plan.graph.Plan in native form."""
+
+    def __cinit__(self, plan):
+        cdef Buffer b
+        cdef PlanOp op
+        cdef int i
+        table = op_table()
+        buffers = plan.buffers()
+        weights = plan.weights()
+        buffer_index = {buffer: i for i, buffer in enumerate(buffers)}
+        weight_index = {weight: i for i, weight in enumerate(weights)}
+        for buffer in buffers:
+            b.dtype = dtype_of(buffer.dtype)
+            b.rows = <Sym><int>SYMS.index(buffer.rows)
+            b.cols = buffer.cols
+            b.source = <Source><int>SOURCES.index(buffer.source)
+            b.group = buffer.group
+            self.c.buffers.push_back(b)
+        for weight in weights:
+            self.c.weights.push_back(weight_of(weight.format, weight.dtype, weight.n, weight.k))
+        for node in plan.ops:
+            op = PlanOp()
+            op.op = <Op><int>table[node.op].code
+            for i, tensor in enumerate(node.inputs):
+                if tensor is not None:
+                    op.in_[i] = view_of(tensor, buffer_index)
+            for i, tensor in enumerate(node.outputs):
+                op.out[i] = view_of(tensor, buffer_index)
+            for i, weight in enumerate(node.weights):
+                if weight is not None:
+                    op.weight[i] = weight_index[weight]
+            op.attrs = attrs_of(node.attrs)
+            self.c.ops.push_back(op)
+        self.c.logits = buffer_index[plan.logits.buffer]
+
+    def arena(self, Limits limits) -> tuple[int, list[int]]:
+        """Return the arena's bytes and each buffer's offset in it, in the order of Plan.buffers()."""
+        cdef Arena arena = plan_arena(self.c, limits.c)
+        return arena.bytes, list(arena.offset)
+
+    def buffer_bytes(self, Limits limits) -> list[int]:
+        """Return the bytes of each buffer, padding included."""
+        cdef size_t i
+        return [buffer_bytes(self.c.buffers[i], limits.c) for i in range(self.c.buffers.size())]
+
+    def kernels(self, Device device, str kv_dtype) -> list[str | None]:
+        """Return the name of each op's kernel; None where the device has none."""
+        cdef KernelKey key
+        cdef Kernel kernel
+        cdef size_t i
+        names = []
+        for i in range(self.c.ops.size()):
+            key = kernel_key(self.c, self.c.ops[i], dtype_of(kv_dtype))
+            kernel = device.ptr.find(device.ptr, &key)
+            names.append(kernel.name.decode() if kernel.fn != NULL else None)
+        return names
+
+
+cdef View view_of(tensor, dict index) except *:
+    cdef View view
+    view.buffer = index[tensor.buffer]
+    view.start = tensor.start
+    view.cols = tensor.cols
+    return view
+
+
+cdef Attrs attrs_of(dict values) except *:
+    cdef Attrs attrs
+    unknown = set(values).difference(ATTRS)
+    if unknown:
+        raise ValueError(f"unknown attributes {sorted(unknown)}")
+    attrs.layer = values.get("layer", attrs.layer)
+    attrs.group = values.get("group", attrs.group)
+    attrs.n_heads = values.get("n_heads", attrs.n_heads)
+    attrs.n_kv_heads = values.get("n_kv_heads", attrs.n_kv_heads)
+    attrs.head_dim = values.get("head_dim", attrs.head_dim)
+    attrs.rotary_dim = values.get("rotary_dim", attrs.rotary_dim)
+    attrs.eps = values.get("eps", attrs.eps)
+    attrs.softmax_scale = values.get("softmax_scale", attrs.softmax_scale)
+    attrs.rope_scale = values.get("rope_scale", attrs.rope_scale)
+    return attrs
+
+
+cdef void* allocate(Backend* backend, size_t n_bytes) except NULL:
+    cdef void* p = backend.alloc(backend, n_bytes)
+    if p == NULL:
+        raise MemoryError((<const char*>backend.error).decode())
+    return p
+
+
+cdef void release(Backend* backend, void* p, size_t n_bytes) noexcept nogil:
+    if p != NULL:
+        backend.free(backend, p, n_bytes)
+
+
+cdef int allocate_kv(BoundPlan plan, DType dtype, groups) except -1:
+    cdef int g
+    cdef KvCacheView* view
+    for g, (n_layers, n_kv_heads, head_dim) in enumerate(groups):
+        view = &plan.kv[g]
+        view.n_blocks = plan.n_blocks
+        view.block_size = plan.block_size
+        view.n_kv_heads = n_kv_heads
+        view.head_dim = head_dim
+        view.dtype = <int32_t>dtype
+        view.n_layers = n_layers
+        plan.kv_bytes[g] = (
+            <size_t>view.n_layers * <size_t>view.n_blocks * <size_t>view.block_size * <size_t>view.n_kv_heads
+            * <size_t>view.head_dim * dtype_bytes(dtype)
+        )
+        view.k = allocate(plan.backend, plan.kv_bytes[g])
+        view.v = allocate(plan.backend, plan.kv_bytes[g])
+    return 0
+
+
+cdef Weight* weight_at(BoundPlan plan, size_t index, int64_t row, int64_t n_rows) except NULL:
+    if index >= plan.plan.weights.size():
+        raise IndexError(f"there is no weight {index}")
+    cdef Weight* w = &plan.plan.weights[index]
+    if row < 0 or n_rows < 0 or row + n_rows > w.n:
+        raise IndexError(f"rows {row} to {row + n_rows} of a weight of {w.n} rows")
+    return w
+
+
+cdef class BoundPlan:
+    """A plan with its memory and its kernels. Weights are to be packed before the first step.
+
+    `groups` holds (n_layers, n_kv_heads, head_dim) per cache group. Raises MemoryError with the backend's sentence when
+    something does not fit, ValueError when a kernel is missing.
+    """
+
+    def __cinit__(
+        self, NativePlan plan, Device device, Limits limits, *, str kv_dtype, groups, int n_blocks, int block_size,
+        int max_model_len
+    ):
+        cdef size_t i
+        cdef Arena arena
+        cdef DType kv = dtype_of(kv_dtype)
+        if len(groups) != limits.c.n_groups:
+            raise ValueError(f"{len(groups)} cache groups, but limits for {limits.c.n_groups}")
+        self.device = device
+        self.backend = device.ptr
+        self.plan = plan.c
+        self.limits = limits.c
+        self.kv_dtype = kv_dtype
+        self.n_blocks = n_blocks
+        self.block_size = block_size
+        self.max_model_len = max_model_len
+        self.vocab_size = plan.c.buffers[plan.c.logits].cols
+
+        for i in range(self.plan.weights.size()):
+            self.plan.weights[i].bytes = self.backend.weight_bytes(self.backend, &self.plan.weights[i])
+            self.plan.weights[i].data = allocate(self.backend, self.plan.weights[i].bytes)
+        allocate_kv(self, kv, groups)
+        arena = plan_arena(self.plan, self.limits)
+        self.arena_memory = <char*>allocate(self.backend, arena.bytes)
+        self.arena_bytes = arena.bytes
+        self.step_bytes = step_input_bytes(self.limits)
+        self.step_memory = allocate(self.backend, self.step_bytes)
+        step_input_layout(&self.device_step, self.limits, self.step_memory)
+
+        self.calls = bind_calls(self.plan, self.backend, kv, arena, self.arena_memory, self.device_step)
+        for i in range(self.calls.size()):
+            if self.calls[i].fn == NULL:
+                raise ValueError(f"op {i} ({op_info(self.calls[i].op).name.decode()}) has no kernel")
+        self.logits = <const float*>(self.arena_memory + arena.offset[self.plan.logits])
+        self.logits_stride = self.vocab_size
+
+    def __dealloc__(self):
+        cdef size_t i
+        if self.backend == NULL:
+            return
+        for i in range(self.plan.weights.size()):
+            release(self.backend, self.plan.weights[i].data, self.plan.weights[i].bytes)
+        for i in range(4):
+            release(self.backend, self.kv[i].k, self.kv_bytes[i])
+            release(self.backend, self.kv[i].v, self.kv_bytes[i])
+        release(self.backend, self.arena_memory, self.arena_bytes)
+        release(self.backend, self.step_memory, self.step_bytes)
+
+    @property
+    def n_weights(self) -> int:
+        return self.plan.weights.size()
+
+    def memory_bytes(self) -> dict[str, int]:
+        """Return what is allocated, by purpose."""
+        cdef size_t i, weights = 0
+        for i in range(self.plan.weights.size()):
+            weights += self.plan.weights[i].bytes
+        return {
+            "weights": weights,
+            "kv_cache": 2 * (self.kv_bytes[0] + self.kv_bytes[1] + self.kv_bytes[2] + self.kv_bytes[3]),
+            "activations": self.arena_bytes,
+            "step_input": self.step_bytes,
+        }
+
+    def pack(self, size_t index, const uint8_t[::1] data, str src_dtype, int64_t row, int64_t n_rows):
+        """Pack rows [row, row + n_rows) of weight `index` from row-major bytes of `src_dtype`."""
+        cdef Weight* w = weight_at(self, index, row, n_rows)
+        cdef DType src = dtype_of(src_dtype)
+        cdef int failed
+        if <size_t>data.shape[0] != <size_t>(n_rows * w.k) * dtype_bytes(src):
+            raise ValueError(f"{data.shape[0]} bytes are not [{n_rows}, {w.k}] of {src_dtype}")
+        if n_rows == 0:
+            return
+        cdef const uint8_t* source = &data[0]
+        with nogil:
+            failed = self.backend.pack(self.backend, w, source, src, row, n_rows)
+        if failed:
+            raise RuntimeError((<const char*>self.backend.error).decode())
+
+    def pack_random(self, size_t index, uint32_t seed, float scale):
+        """Fill weight `index` with nearly normal values of standard deviation `scale`."""
+        cdef Weight* w = weight_at(self, index, 0, 0)
+        cdef int failed
+        with nogil:
+            failed = pack_random(self.backend, w, seed, scale)
+        if failed:
+            raise RuntimeError((<const char*>self.backend.error).decode())
+
+    def unpack(self, size_t index):
+        """Return weight `index` as a float32 array [n, k]."""
+        cdef Weight* w = weight_at(self, index, 0, 0)
+        cdef int failed
+        array = np.empty((w.n, w.k), np.float32)
+        cdef float[:, ::1] out = array
+        cdef float* target = &out[0, 0]
+        with nogil:
+            failed = self.backend.unpack(self.backend, w, target, 0, w.n)
+        if failed:
+            raise RuntimeError((<const char*>self.backend.error).decode())
+        return array
+
+    def forward(
+        self, const int32_t[::1] token_ids, const int32_t[::1] positions, const int32_t[::1] slots,
+        const int32_t[::1] query_start, const int32_t[::1] kv_len, const int32_t[::1] table_start,
+        const int32_t[::1] table_blocks, const int32_t[::1] logit_rows
+    ):
+        """Run one step and return the logits [R, vocab_size] of the rows asked for.
+
+        Shapes: T tokens, S sequences; token_ids, positions, slots [T]; query_start, table_start [S + 1]; kv_len [S];
+        table_blocks: all block tables, one after the other; logit_rows [R] token indices. For tests: the engine drives
+        the backend itself.
+        """
+        cdef StepInput* s = &self.device_step
+        cdef StepInput host
+        cdef int64_t n_tokens = token_ids.shape[0], n_seqs = kv_len.shape[0], n_rows = logit_rows.shape[0]
+        cdef int64_t n_entries = table_blocks.shape[0], i
+        cdef uint64_t ticket = 0
+        cdef int failed
+        if not (0 < n_tokens <= self.limits.max_tokens and 0 < n_seqs <= self.limits.max_seqs
+                and n_rows <= self.limits.max_rows and n_entries <= self.limits.max_table_entries):
+            raise ValueError("the step is larger than the limits")
+        if not (positions.shape[0] == slots.shape[0] == n_tokens
+                and query_start.shape[0] == table_start.shape[0] == n_seqs + 1):
+            raise ValueError("the arrays of the step do not fit together")
+        host.n_tokens = n_tokens
+        host.n_seqs = n_seqs
+        host.n_rows = n_rows
+        host.token_ids = <int32_t*>&token_ids[0]
+        host.positions = <int32_t*>&positions[0]
+        host.slots[0] = <int32_t*>&slots[0]
+        host.query_start = <int32_t*>&query_start[0]
+        host.kv_len = <int32_t*>&kv_len[0]
+        host.logit_rows = <int32_t*>&logit_rows[0] if n_rows else NULL
+        host.tables[0].start = <int32_t*>&table_start[0]
+        host.tables[0].blocks = <int32_t*>&table_blocks[0] if n_entries else NULL
+        for i in range(n_seqs):
+            host.max_query_len = max(host.max_query_len, query_start[i + 1] - query_start[i])
+            host.max_kv_len = max(host.max_kv_len, kv_len[i])
+        with nogil:
+            step_copy(s, &host, self.limits)
+            failed = self.backend.submit(
+                self.backend, self.calls.data(), <int32_t>self.calls.size(), self.kv, s, &ticket
+            )
+            if not failed:
+                failed = self.backend.wait(self.backend, ticket)
+        if failed:
+            raise RuntimeError((<const char*>self.backend.error).decode())
+        array = np.empty((n_rows, self.vocab_size), np.float32)
+        cdef float[:, ::1] out = array
+        for i in range(n_rows):
+            memcpy(&out[i, 0], self.logits + i * self.logits_stride, self.vocab_size * sizeof(float))
+        return array

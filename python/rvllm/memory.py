@@ -1,0 +1,240 @@
+"""The memory of an engine, computed before anything is allocated, and the sizes that follow from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from rvllm.config import ModelConfig
+from rvllm.engine_config import EngineConfig
+from rvllm.errors import CapacityError, ConfigError
+from rvllm.plan.graph import Plan
+
+if TYPE_CHECKING:
+    from rvllm._native.plan import Device, Limits, NativePlan
+
+_ITEM_BYTES = {"f32": 4, "f16": 2, "bf16": 2}
+GIB = 1 << 30
+_DEFAULT_SEQS = 64
+_DEFAULT_TOKENS = 512
+_USUAL_LEN = 1024  # tokens for which the default cache has room per running sequence
+_LONGEST_SEQS = 4  # sequences of the maximal length for which it has room
+_DEFAULT_CACHE_BYTES = 4 * GIB
+_DEFAULT_CACHE_SHARE = 0.4  # of what is available besides the rest
+_MAX_BLOCKS = 1 << 24
+_SCORED_ROWS = 32  # rows of logits a step has at least, so that prompt log-probabilities do not crawl
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """Every size an engine was given or has resolved; tokens unless the name says otherwise."""
+
+    dtype: str
+    kv_cache_dtype: str
+    max_model_len: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    max_prefill_chunk: int
+    max_rows: int
+    block_size: int
+    num_blocks: int
+    notes: tuple[str, ...] = ()  # what was resolved otherwise than the model asks
+
+    def limits(self, n_groups: int = 1) -> Limits:
+        from rvllm._native.plan import Limits
+
+        blocks_per_seq = -(-self.max_model_len // self.block_size)
+        return Limits(
+            self.max_num_batched_tokens,
+            self.max_num_seqs,
+            self.max_rows,
+            self.max_num_seqs * blocks_per_seq,
+            n_groups,
+        )
+
+    def text(self) -> str:
+        lines = [
+            f"{'sizes':<28}",
+            f"  {'dtype':<26}{self.dtype}, KV cache {self.kv_cache_dtype}",
+            f"  {'max-model-len':<26}{self.max_model_len}",
+            f"  {'max-num-seqs':<26}{self.max_num_seqs}",
+            f"  {'max-num-batched-tokens':<26}{self.max_num_batched_tokens}",
+            f"  {'max-prefill-chunk':<26}{self.max_prefill_chunk}",
+            f"  {'num-blocks':<26}{self.num_blocks} of {self.block_size} tokens",
+            *(f"  note: {note}" for note in self.notes),
+        ]
+        return "\n".join(line.rstrip() for line in lines)
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryTable:
+    """Bytes by purpose, in order, each with a remark."""
+
+    rows: tuple[tuple[str, int, str], ...]
+
+    @property
+    def total(self) -> int:
+        return sum(n_bytes for _, n_bytes, _ in self.rows)
+
+    def bytes_of(self, purpose: str) -> int:
+        return next(n_bytes for name, n_bytes, _ in self.rows if name == purpose)
+
+    def text(self) -> str:
+        lines = [
+            f"  {name:<18}{n_bytes:>16,}{format_bytes(n_bytes):>13}  {remark}".rstrip()
+            for name, n_bytes, remark in (*self.rows, ("total", self.total, ""))
+        ]
+        return "\n".join([f"memory{'bytes':>30}", *lines])
+
+
+def format_bytes(n_bytes: int) -> str:
+    for unit, size in (("GiB", GIB), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if n_bytes >= size:
+            return f"{n_bytes / size:.2f} {unit}"
+    return f"{n_bytes} B"
+
+
+def resolve(
+    config: EngineConfig,
+    model: ModelConfig,
+    plan: Plan,
+    native: NativePlan,
+    device: Device,
+    dtype: str,
+    kv_cache_dtype: str,
+) -> tuple[Sizes, MemoryTable]:
+    """Resolve every unset size and lay out the memory.
+
+    Raises ConfigError for flags that contradict each other or the model, CapacityError when something does not fit,
+    saying which flag would make it fit.
+    """
+    block_size = config.block_size
+    if block_size < 1 or block_size & (block_size - 1):
+        raise ConfigError(f"--block-size must be a power of two, not {block_size}")
+    sizes = Sizes(
+        dtype=dtype,
+        kv_cache_dtype=kv_cache_dtype,
+        max_model_len=_asked_model_len(config, model),
+        block_size=block_size,
+        num_blocks=0,
+        **_resolve_steps(config),
+    )
+    block_bytes = sum(
+        2 * g.n_layers * g.n_kv_heads * g.head_dim * block_size * _ITEM_BYTES[kv_cache_dtype] for g in plan.cache_groups
+    )
+    weights = sum(device.weight_bytes(w.format, w.dtype, w.n, w.k) for w in plan.weights())
+    fixed = MemoryTable(_fixed_rows(config, model, plan, native, sizes, weights))
+    num_blocks = _resolve_blocks(config, sizes, block_bytes, weights, fixed.total, device)
+    sizes = _cap_model_len(config, replace(sizes, num_blocks=num_blocks), block_bytes)
+    cache = ("KV cache", num_blocks * block_bytes, f"{num_blocks} blocks of {block_size} tokens, {kv_cache_dtype}")
+    weights_row, *others = _fixed_rows(config, model, plan, native, sizes, weights)
+    return sizes, MemoryTable((weights_row, cache, *others))
+
+
+def _resolve_steps(config: EngineConfig) -> dict[str, int]:
+    """Resolve the sizes of a step: decodes come first, so every running sequence must fit."""
+    tokens, seqs = config.max_num_batched_tokens, config.max_num_seqs
+    for flag, value in (
+        ("--max-num-batched-tokens", tokens),
+        ("--max-num-seqs", seqs),
+        ("--max-prefill-chunk", config.max_prefill_chunk),
+    ):
+        if value is not None and value < 1:
+            raise ConfigError(f"{flag} must be at least 1, not {value}")
+    if seqs is None:
+        seqs = min(_DEFAULT_SEQS, tokens or _DEFAULT_SEQS)
+    if tokens is None:
+        tokens = max(_DEFAULT_TOKENS, seqs)
+    if tokens < seqs:
+        raise ConfigError(f"--max-num-batched-tokens {tokens} is below --max-num-seqs {seqs}: decodes would not fit")
+    chunk = config.max_prefill_chunk or tokens
+    if chunk > tokens:
+        raise ConfigError(f"--max-prefill-chunk {chunk} is above --max-num-batched-tokens {tokens}")
+    rows = max(seqs, min(_SCORED_ROWS, tokens))
+    return {"max_num_seqs": seqs, "max_num_batched_tokens": tokens, "max_prefill_chunk": chunk, "max_rows": rows}
+
+
+def _asked_model_len(config: EngineConfig, model: ModelConfig) -> int:
+    asked, own = config.max_model_len, model.max_position_embeddings
+    if asked is None:
+        return own
+    if asked < 1:
+        raise ConfigError(f"--max-model-len must be at least 1, not {asked}")
+    if asked > own:
+        raise ConfigError(f"--max-model-len {asked} is above the model's {own} positions (max_position_embeddings)")
+    return asked
+
+
+def _fixed_rows(
+    config: EngineConfig, model: ModelConfig, plan: Plan, native: NativePlan, sizes: Sizes, weights: int
+) -> tuple[tuple[str, int, str], ...]:
+    """Everything but the KV cache."""
+    limits = sizes.limits(len(plan.cache_groups))
+    arena, _ = native.arena(limits)
+    n_inputs = config.pipeline_depth + 1
+    return (
+        ("weights", weights, f"{len(plan.weights())} weights, {sizes.dtype}"),
+        ("activations", arena, f"{limits.max_tokens} tokens, logits of {limits.max_rows} rows"),
+        ("step inputs", n_inputs * limits.step_bytes(), f"{n_inputs} of {limits.max_table_entries} blocks"),
+    )
+
+
+def _blocks(n_tokens: int, block_size: int) -> int:
+    return -(-n_tokens // block_size)
+
+
+def _resolve_blocks(
+    config: EngineConfig, sizes: Sizes, block_bytes: int, weights: int, used: int, device: Device
+) -> int:
+    """Return the number of KV blocks: as asked, what the budget leaves, or a default from the machine's memory."""
+    free = device.memory_available()
+    budget = free if config.memory is None else config.memory
+    source = "are available" if config.memory is None else "are allowed by --memory"
+    if used + block_bytes > budget:
+        raise CapacityError(
+            f"the model needs {format_bytes(used)} without its KV cache ({format_bytes(weights)} of weights), but"
+            f" {format_bytes(budget)} {source}: {_more_memory(config)} or lower --max-num-batched-tokens"
+        )
+    if config.num_blocks is not None:
+        if config.num_blocks < 1:
+            raise ConfigError(f"--num-blocks must be at least 1, not {config.num_blocks}")
+        need = used + config.num_blocks * block_bytes
+        if need > budget:
+            fits = (budget - used) // block_bytes
+            raise CapacityError(
+                f"--num-blocks {config.num_blocks} makes {format_bytes(need)} in all, but {format_bytes(budget)}"
+                f" {source}: at most {fits} blocks fit"
+            )
+        return config.num_blocks
+    if config.memory is not None:
+        return min((budget - used) // block_bytes, _MAX_BLOCKS)
+    longest = _blocks(sizes.max_model_len, sizes.block_size)
+    usual = _blocks(min(sizes.max_model_len, _USUAL_LEN), sizes.block_size)
+    wanted = max(_LONGEST_SEQS * longest, sizes.max_num_seqs * usual)
+    allowed = min(_DEFAULT_CACHE_BYTES, int(_DEFAULT_CACHE_SHARE * (free - used))) // block_bytes
+    return max(1, min(wanted, allowed))
+
+
+def _cap_model_len(config: EngineConfig, sizes: Sizes, block_bytes: int) -> Sizes:
+    """Cap an unset maximal length to what the cache holds; refuse one that was asked for."""
+    longest, room = sizes.max_model_len, sizes.num_blocks * sizes.block_size
+    if room >= longest:
+        return sizes
+    if config.max_model_len is not None:
+        need = _blocks(longest, sizes.block_size)
+        raise CapacityError(
+            f"--max-model-len {longest} needs {need} blocks ({format_bytes(need * block_bytes)}) of KV cache, but there"
+            f" are {sizes.num_blocks}: {_more_blocks(config)} or ask for at most {room} tokens"
+        )
+    note = f"max-model-len is {room}, not the model's {longest}: that is what the KV cache holds"
+    return replace(sizes, max_model_len=room, notes=(note,))
+
+
+def _more_memory(config: EngineConfig) -> str:
+    return "free some memory" if config.memory is None else "raise --memory"
+
+
+def _more_blocks(config: EngineConfig) -> str:
+    if config.num_blocks is not None:
+        return "raise --num-blocks"
+    return "raise --memory" if config.memory is not None else "set --num-blocks or --memory"

@@ -1,0 +1,40 @@
+"""Qwen2 and Qwen2.5: the Llama decoder with biases on q, k and v (2407.10671, 2412.15115)."""
+
+from __future__ import annotations
+
+from rvllm.config import Fields, ModelConfig, read_decoder
+from rvllm.plan.graph import Graph, Tensor
+
+
+def read_config(f: Fields) -> ModelConfig:
+    return read_decoder(f, qkv_bias=True, o_bias=False, mlp_bias=False)
+
+
+def forward(g: Graph, c: ModelConfig) -> Tensor:
+    """Trace the model over the tokens of a step; return the logits [R, vocab_size] of the wanted rows."""
+    cache = g.cache_group(c.n_layers, c.n_kv_heads, c.head_dim)
+    embedding = g.dense("model.embed_tokens.weight", c.vocab_size, c.hidden_size)
+    h = g.embed(g.token_ids, embedding, name="h")
+    rope = g.rope_table(g.positions, g.constant("inv_freq", c.rope.inv_freq(c.head_dim)), name="rope")
+    for i in range(c.n_layers):
+        with g.scope(f"model.layers.{i}"):
+            x = g.rms_norm(h, "input_layernorm", c.rms_norm_eps, name="x")
+            q = g.linear(x, "self_attn.q_proj", c.q_size, bias=True, name="q")
+            k = g.linear(x, "self_attn.k_proj", c.kv_size, bias=True, name="k")
+            v = g.linear(x, "self_attn.v_proj", c.kv_size, bias=True, name="v")
+            q = g.rope(q, rope, c.head_dim, name="q_rope")
+            k = g.rope(k, rope, c.head_dim, name="k_rope")
+            g.kv_write(k, v, cache, layer=i)
+            a = g.attention(q, cache, layer=i, softmax_scale=c.head_dim**-0.5, name="a")
+            o = g.linear(a, "self_attn.o_proj", c.hidden_size, name="o")
+            h = g.add(h, o, name="h_attn")
+            x = g.rms_norm(h, "post_attention_layernorm", c.rms_norm_eps, name="x_mlp")
+            gate = g.linear(x, "mlp.gate_proj", c.intermediate_size, name="gate")
+            up = g.linear(x, "mlp.up_proj", c.intermediate_size, name="up")
+            act = g.mul(g.silu(gate, name="gate_silu"), up, name="act")
+            down = g.linear(act, "mlp.down_proj", c.hidden_size, name="down")
+            h = g.add(h, down, name="h")
+    last = g.take_rows(h, g.logit_rows, name="h_rows")
+    x = g.rms_norm(last, "model.norm", c.rms_norm_eps, name="x_rows")
+    head = embedding if c.tie_word_embeddings else "lm_head"
+    return g.linear(x, head, c.vocab_size, name="logits")
