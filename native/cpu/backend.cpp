@@ -1,0 +1,123 @@
+// The CPU as a Backend: host memory, the table of kernels, and a step run to its end by submit().
+//
+// Every activation is float32; weights and cache may be 16-bit. `device` is the thread pool.
+#include <cinttypes>
+#include <cstdio>
+#include <cstring>
+#include <initializer_list>
+
+#include "kernels.h"
+#include "memory.h"
+
+namespace rvllm {
+
+// Weak until their files are on the main branch.
+Kernel cpu_find_linear(const KernelKey&) __attribute__((weak));
+Kernel cpu_find_embed(const KernelKey&) __attribute__((weak));
+Kernel cpu_find_attention(const KernelKey&) __attribute__((weak));
+size_t cpu_weight_bytes(const Weight*) __attribute__((weak));
+int cpu_pack(Weight*, const void*, DType, int64_t, int64_t, ThreadPool*) __attribute__((weak));
+int cpu_unpack(const Weight*, float*, int64_t, int64_t, ThreadPool*) __attribute__((weak));
+
+namespace {
+using FindFn = Kernel (*)(const KernelKey&);
+
+const FindFn kFind[] = {
+#define OP(name, inputs, weights, outputs, attrs) cpu_find_##name,
+#include "ops.def"
+#undef OP
+};
+
+ThreadPool* pool_of(Backend* b) { return static_cast<ThreadPool*>(b->device); }
+
+Kernel find(Backend*, const KernelKey* key) {
+    const FindFn fn = kFind[static_cast<int>(key->op)];
+    return fn ? fn(*key) : Kernel{};
+}
+
+void* alloc(Backend* b, size_t bytes) {
+    const size_t available = host_memory_available();
+    void* p = bytes <= available ? host_alloc(bytes) : nullptr;
+    if (p == nullptr) {
+        std::snprintf(b->error, sizeof b->error, "cannot allocate %.1f MB of host memory: %.1f MB are available",
+                      bytes / 1e6, available / 1e6);
+    }
+    return p;
+}
+
+void free_memory(Backend*, void* p, size_t bytes) { host_free(p, bytes); }
+
+size_t memory_total(Backend*) { return host_memory_total(); }
+
+size_t memory_available(Backend*) { return host_memory_available(); }
+
+size_t weight_bytes(Backend*, const Weight* w) { return cpu_weight_bytes(w); }
+
+int reject_rows(Backend* b, const Weight* w, int64_t row, int64_t n_rows) {
+    std::snprintf(b->error, sizeof b->error,
+                  "rows %" PRId64 " to %" PRId64 " of a weight with %" PRId64 " rows, or an element type without a layout",
+                  row, row + n_rows, w->n);
+    return 1;
+}
+
+int pack(Backend* b, Weight* w, const void* src, DType src_dtype, int64_t row, int64_t n_rows) {
+    return cpu_pack(w, src, src_dtype, row, n_rows, pool_of(b)) ? reject_rows(b, w, row, n_rows) : 0;
+}
+
+int unpack(Backend* b, const Weight* w, float* dst, int64_t row, int64_t n_rows) {
+    return cpu_unpack(w, dst, row, n_rows, pool_of(b)) ? reject_rows(b, w, row, n_rows) : 0;
+}
+
+// Keys and values of all layers of the group.
+void copy_block(const KvCacheView& kv, const BlockCopy& copy) {
+    const size_t bytes =
+        size_t(kv.n_kv_heads) * kv.block_size * kv.head_dim * dtype_bytes(static_cast<DType>(kv.dtype));
+    for (int64_t l = 0; l < kv.n_layers; ++l) {
+        for (void* cache : {kv.k, kv.v}) {
+            char* layer = static_cast<char*>(cache) + l * kv.n_blocks * bytes;
+            std::memcpy(layer + copy.dst * bytes, layer + copy.src * bytes, bytes);
+        }
+    }
+}
+
+int submit(Backend* b, const OpCall* calls, int32_t n_calls, const KvCacheView* kv, StepInput* step,
+           uint64_t* ticket) {
+    for (int32_t i = 0; i < step->n_copies; ++i) copy_block(kv[step->copies[i].group], step->copies[i]);
+    for (int32_t t = 0; t < step->n_tokens; ++t) {
+        int32_t& id = step->token_ids[t];
+        if (id < 0) id = step->last_token[-1 - id];
+    }
+    const RunContext ctx{step, kv, b->device};
+    for (int32_t i = 0; i < n_calls; ++i) calls[i].fn(calls[i], ctx);
+    *ticket = step->step_id;
+    return 0;
+}
+
+int wait(Backend*, uint64_t) { return 0; }  // submit() returned when the step was done
+
+}  // namespace
+
+Backend* cpu_backend_create(int n_threads) {
+    auto* b = new Backend{};
+    b->name = "cpu";
+    b->device = pool_create(n_threads);
+    b->find = find;
+    b->alloc = alloc;
+    b->free = free_memory;
+    b->memory_total = memory_total;
+    b->memory_available = memory_available;
+    b->weight_bytes = weight_bytes;
+    b->pack = pack;
+    b->unpack = unpack;
+    b->submit = submit;
+    b->wait = wait;
+    return b;
+}
+
+void cpu_backend_destroy(Backend* b) {
+    if (b == nullptr) return;
+    pool_destroy(static_cast<ThreadPool*>(b->device));
+    delete b;
+}
+
+}  // namespace rvllm

@@ -1,0 +1,363 @@
+"""Run single ops of the CPU backend on NumPy arrays: for tests and benches, not for the engine.
+
+An operand is a NumPy array of float32 or int32: 1-D arrays of int32 are one value per row, other
+arrays are matrices whose rows may lie any distance apart. Nothing is copied: views stay views.
+"""
+from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+from rvllm._native.core cimport (
+    Backend, BlockCopy, DType, Kernel, KernelKey, KvCacheView, Op, OpCall, OpInfo, Operand, StepInput, Sym,
+    Weight, WeightFormat, cpu_backend_create, cpu_backend_destroy, kMaxCacheGroups, op_info)
+
+import numpy as np
+
+cdef extern from "cpu/isa.h" namespace "rvllm" nogil:
+    cdef enum class Isa(unsigned char):
+        generic
+    Isa isa()
+    const char* isa_name(Isa)
+
+cdef extern from "cpu/pool.h" namespace "rvllm" nogil:
+    cdef cppclass ThreadPool:
+        pass
+    int pool_threads(const ThreadPool*)
+
+cdef dict DTYPES = {"f32": <int>DType.f32, "f16": <int>DType.f16, "bf16": <int>DType.bf16, "i32": <int>DType.i32}
+# bf16 has no NumPy type: its bits are uint16
+cdef dict NUMPY_DTYPES = {"float32": "f32", "float16": "f16", "uint16": "bf16", "int32": "i32"}
+
+
+def isa_in_use():
+    """Return the instruction set of the kernels: generic, avx2, avx512 or avx512_bf16."""
+    return isa_name(isa()).decode()
+
+
+def ops():
+    """Return {op: {"inputs", "weights", "outputs", "attrs"}} of ops.def: lists of operand names."""
+    cdef dict table = {}
+    cdef int i
+    cdef OpInfo info
+    for i in range(<int>Op.count):
+        info = op_info(<Op>i)
+        table[info.name.decode()] = {
+            "inputs": info.inputs.decode().split(),
+            "weights": info.weights.decode().split(),
+            "outputs": info.outputs.decode().split(),
+            "attrs": info.attrs.decode().split(),
+        }
+    return table
+
+
+cdef DType dtype_of(array) except *:
+    name = NUMPY_DTYPES.get(array.dtype.name)
+    if name is None:
+        raise TypeError(f"an array of {array.dtype}: use float32, float16, uint16 (bf16 bits) or int32")
+    return <DType><int>DTYPES[name]
+
+
+cdef void* data_of(array, bint write=False) except? NULL:
+    address, read_only = array.__array_interface__["data"]
+    if write and read_only:
+        raise ValueError("an output array is read-only")
+    return <void*><size_t>address
+
+
+cdef class WeightArray:
+    """A weight in the backend's layout, freed with the object."""
+    cdef Weight w
+    cdef Cpu cpu
+
+    def __dealloc__(self):
+        if self.w.data != NULL:
+            self.cpu.backend.free(self.cpu.backend, self.w.data, self.w.bytes)
+
+    @property
+    def nbytes(self):
+        return self.w.bytes
+
+    def unpack(self, int64_t row=0, n_rows=None):
+        """Return rows [row, row + n_rows) as float32 [n_rows, k]."""
+        cdef int64_t n = self.w.n - row if n_rows is None else n_rows
+        out = np.empty((n, self.w.k), np.float32)
+        if self.cpu.backend.unpack(self.cpu.backend, &self.w, <float*>data_of(out), row, n) != 0:
+            raise ValueError(self.cpu.backend.error.decode())
+        return out
+
+
+cdef class KvCache:
+    """Views of two arrays [layer, block, kv_head, block_size, head_dim]: float32, float16 or uint16 (bf16)."""
+    cdef KvCacheView view
+    cdef readonly object k
+    cdef readonly object v
+
+    def __init__(self, k, v):
+        if k.shape != v.shape or k.ndim != 5 or k.dtype != v.dtype:
+            raise ValueError("k and v are not arrays [layer, block, kv_head, block_size, head_dim] of one type")
+        if not (k.flags.c_contiguous and v.flags.c_contiguous):
+            raise ValueError("the cache arrays are not contiguous")
+        self.k, self.v = k, v
+        self.view.k, self.view.v = data_of(k, True), data_of(v, True)
+        self.view.n_layers, self.view.n_blocks = k.shape[0], k.shape[1]
+        self.view.n_kv_heads, self.view.block_size, self.view.head_dim = k.shape[2], k.shape[3], k.shape[4]
+        self.view.dtype = <int32_t>dtype_of(k)
+
+
+cdef int32_t* ints(dict keep, str name, value) except? NULL:
+    array = np.ascontiguousarray(value, dtype=np.int32)
+    keep[name] = array
+    return <int32_t*>data_of(array)
+
+
+cdef class Step:
+    """A StepInput over arrays.
+
+    tables: block ids per sequence (of every cache group alike); slots: cache slots of the tokens;
+    copies: (group, source block, target block) triples; the others as in step.h.
+    """
+    cdef StepInput s
+    cdef readonly dict arrays
+
+    def __init__(self, int n_tokens=0, int n_rows=0, *, query_start=None, positions=None, tables=None, slots=None,
+                 token_ids=None, last_token=None, logit_rows=None, copies=None, uint64_t step_id=0):
+        cdef int g
+        self.arrays = keep = {}
+        self.s.step_id = step_id
+        if query_start is not None:
+            self.s.query_start = ints(keep, "query_start", query_start)
+            self.s.n_seqs = len(query_start) - 1
+            lengths = np.diff(query_start)
+            self.s.max_query_len = lengths.max(initial=0)
+            n_tokens = n_tokens or query_start[-1]
+        if positions is not None:
+            self.s.positions = ints(keep, "positions", positions)
+            n_tokens = n_tokens or len(positions)
+            if query_start is not None:
+                kv_len = np.asarray(positions)[np.asarray(query_start)[1:] - 1] + 1
+                self.s.kv_len = ints(keep, "kv_len", kv_len)
+                self.s.max_kv_len = kv_len.max(initial=0)
+        if logit_rows is not None:
+            self.s.logit_rows = ints(keep, "logit_rows", logit_rows)
+            n_rows = n_rows or len(logit_rows)
+        self.s.n_tokens, self.s.n_rows = n_tokens, n_rows
+        self.s.token_ids = ints(keep, "token_ids", np.zeros(n_tokens) if token_ids is None else token_ids)
+        if last_token is not None:
+            self.s.last_token = ints(keep, "last_token", last_token)
+        if tables is not None:
+            starts = ints(keep, "table_start", np.cumsum([0, *map(len, tables)]))
+            blocks = ints(keep, "table_blocks", [b for table in tables for b in table])
+            for g in range(kMaxCacheGroups):
+                self.s.tables[g].start, self.s.tables[g].blocks = starts, blocks
+        if slots is not None:
+            for g in range(kMaxCacheGroups):
+                self.s.slots[g] = ints(keep, "slots", slots)
+        if copies is not None:
+            self.s.copies = <BlockCopy*>ints(keep, "copies", copies)  # three int32 each
+            self.s.n_copies = len(copies)
+
+
+cdef struct Bound:
+    OpCall* call
+    KvCacheView* kv
+    StepInput* step
+
+
+cdef class Call:
+    """One op bound to its operands."""
+    cdef OpCall call
+    cdef KvCacheView view[4]
+    cdef Cpu cpu
+    cdef Step step
+    cdef list keep
+    cdef readonly str op
+    cdef readonly str kernel
+
+    def run(self):
+        """Run the op once, as a step of its own."""
+        cdef uint64_t ticket = 0
+        with nogil:
+            self.cpu.backend.submit(self.cpu.backend, &self.call, 1, self.view, &self.step.s, &ticket)
+            self.cpu.backend.wait(self.cpu.backend, ticket)
+
+
+cdef class Cpu:
+    """The CPU backend with a pool of its own; n_threads 0: as many as the process may use."""
+    cdef Backend* backend
+
+    def __cinit__(self, int n_threads=0):
+        self.backend = cpu_backend_create(n_threads)
+
+    def __dealloc__(self):
+        cpu_backend_destroy(self.backend)
+
+    @property
+    def n_threads(self):
+        return pool_threads(<ThreadPool*>self.backend.device)
+
+    @property
+    def memory(self):
+        """(total, available) bytes."""
+        return self.backend.memory_total(self.backend), self.backend.memory_available(self.backend)
+
+    def alloc_and_free(self, size_t n_bytes):
+        """Allocate and free backend memory; return (address, all bytes zero). MemoryError: refused."""
+        cdef unsigned char* p = <unsigned char*>self.backend.alloc(self.backend, n_bytes)
+        cdef size_t i
+        cdef bint zero = True
+        if p == NULL:
+            raise MemoryError(self.backend.error.decode())
+        for i in range(0, n_bytes, 512):
+            zero = zero and p[i] == 0
+        memset(p, 1, n_bytes)
+        self.backend.free(self.backend, p, n_bytes)
+        return <size_t>p, zero
+
+    def weight(self, array, *, dtype=None):
+        """Pack an array [n] (a vector, kept as float32) or [n, k] (dense, kept as `dtype`, by default its own)."""
+        cdef WeightArray w = WeightArray()
+        cdef Backend* b = self.backend
+        array = np.ascontiguousarray(array)
+        w.cpu = self
+        w.w.n = array.shape[0]
+        w.w.k = 1 if array.ndim == 1 else array.shape[1]
+        w.w.format = WeightFormat.vector if array.ndim == 1 else WeightFormat.dense
+        if array.ndim == 2:
+            w.w.dtype = <DType><int>DTYPES[dtype] if dtype else dtype_of(array)
+        w.w.bytes = b.weight_bytes(b, &w.w)
+        w.w.data = b.alloc(b, w.w.bytes)
+        if w.w.data == NULL:
+            raise MemoryError(b.error.decode())
+        if b.pack(b, &w.w, data_of(array), dtype_of(array), 0, w.w.n) != 0:
+            raise ValueError(b.error.decode())
+        return w
+
+    def bind(self, str op, inputs=(), weights=(), outputs=(), attrs=None, Step step=None, kv=None):
+        """Return the op as a Call. Absent operands are None; kv: a KvCache, or one per cache group.
+
+        Without a step, its tokens are the rows of the first output (or input). LookupError: no kernel.
+        """
+        cdef Call call = Call()
+        cdef KernelKey key
+        cdef Kernel kernel
+        cdef Operand* operand
+        cdef int i
+        names = list(ops())
+        info = ops()[op]
+        call.op, call.cpu, call.call.op = op, self, <Op><int>names.index(op)
+        first = outputs[0] if len(outputs) else inputs[0]
+        call.step = step if step is not None else Step(n_tokens=len(first), n_rows=len(first))
+        call.keep = [inputs, weights, outputs, kv]
+        for kind, arrays in (("inputs", inputs), ("weights", weights), ("outputs", outputs)):
+            if len(arrays) > len(info[kind]):
+                raise ValueError(f"{op} takes {len(info[kind])} {kind}, not {len(arrays)}")
+        for is_output, arrays in ((False, inputs), (True, outputs)):
+            for i, array in enumerate(arrays):
+                if array is None:
+                    continue
+                operand = &call.call.out[i] if is_output else &call.call.in_[i]
+                operand.data = data_of(array, is_output)
+                operand.dtype = dtype_of(array)
+                operand.cols = 1 if array.ndim == 1 else array.shape[1]
+                if array.ndim == 2 and array.shape[1] > 1 and array.strides[1] != array.itemsize:
+                    raise ValueError(f"{op}: the columns of an operand are not adjacent")
+                operand.row_stride = array.strides[0] // array.itemsize
+                name = info["outputs" if is_output else "inputs"][i]
+                operand.rows = Sym.rows if op == "take_rows" and name != "x" else Sym.tokens
+        for i, w in enumerate(weights):
+            if w is not None:
+                call.call.weight[i] = &(<WeightArray?>w).w
+        for name, value in (attrs or {}).items():
+            set_attr(call, name, value)
+        for i, group in enumerate([] if kv is None else [kv] if isinstance(kv, KvCache) else kv):
+            call.view[i] = (<KvCache?>group).view
+        key.op = call.call.op
+        key.in_, key.out = call.call.in_[0].dtype, call.call.out[0].dtype
+        if call.call.weight[0] != NULL:
+            key.weight, key.format = call.call.weight[0].dtype, call.call.weight[0].format
+            key.n, key.k = call.call.weight[0].n, call.call.weight[0].k
+        key.kv = <DType>call.view[call.call.attrs.group].dtype
+        key.attrs = call.call.attrs
+        kernel = self.backend.find(self.backend, &key)
+        if kernel.fn == NULL:
+            raise LookupError(f"no kernel for {op} with these types and attributes")
+        call.call.fn, call.call.kernel_name = kernel.fn, kernel.name
+        call.kernel = kernel.name.decode()
+        return call
+
+    def run(self, str op, inputs=(), weights=(), outputs=(), attrs=None, step=None, kv=None):
+        """Run an op once on its operands; return the name of the kernel. See bind()."""
+        call = self.bind(op, inputs, weights, outputs, attrs, step, kv)
+        call.run()
+        return call.kernel
+
+    def submit(self, list calls, Step step, kv=None):
+        """Run bound calls as one step through the backend's submit(); return its ticket."""
+        cdef int i, n = len(calls)
+        cdef uint64_t ticket = 0
+        cdef KvCacheView views[4]
+        cdef OpCall* list_ = <OpCall*>calloc(n + 1, sizeof(OpCall))
+        if list_ == NULL:
+            raise MemoryError
+        for i in range(n):
+            list_[i] = (<Call?>calls[i]).call
+        if kv is not None:
+            views[0] = (<KvCache?>kv).view
+        with nogil:
+            self.backend.submit(self.backend, list_, n, views, &step.s, &ticket)
+            self.backend.wait(self.backend, ticket)
+        free(list_)
+        return ticket
+
+    def time(self, calls, int n):
+        """Run a Call, or each of a list in turn, n times without the GIL; return n times in seconds.
+
+        The times are those of single runs; rotate over several calls to read operands from memory.
+        """
+        cdef list calls_ = [calls] if isinstance(calls, Call) else list(calls)
+        cdef int i, n_calls = len(calls_)
+        cdef uint64_t ticket = 0
+        cdef timespec before, after
+        cdef Call call
+        cdef Bound* bound = <Bound*>calloc(n_calls + 1, sizeof(Bound))
+        if bound == NULL:
+            raise MemoryError
+        for i in range(n_calls):
+            call = calls_[i]
+            bound[i].call, bound[i].kv, bound[i].step = &call.call, call.view, &call.step.s
+        times = np.empty(n)
+        cdef double* seconds = <double*>data_of(times, True)
+        with nogil:
+            for i in range(n):
+                clock_gettime(CLOCK_MONOTONIC, &before)
+                self.backend.submit(self.backend, bound[i % n_calls].call, 1, bound[i % n_calls].kv,
+                                    bound[i % n_calls].step, &ticket)
+                self.backend.wait(self.backend, ticket)
+                clock_gettime(CLOCK_MONOTONIC, &after)
+                seconds[i] = (after.tv_sec - before.tv_sec) + 1e-9 * (after.tv_nsec - before.tv_nsec)
+        free(bound)
+        return times
+
+
+cdef void set_attr(Call call, str name, value) except *:
+    if name == "layer":
+        call.call.attrs.layer = value
+    elif name == "group":
+        call.call.attrs.group = value
+    elif name == "n_heads":
+        call.call.attrs.n_heads = value
+    elif name == "n_kv_heads":
+        call.call.attrs.n_kv_heads = value
+    elif name == "head_dim":
+        call.call.attrs.head_dim = value
+    elif name == "rotary_dim":
+        call.call.attrs.rotary_dim = value
+    elif name == "eps":
+        call.call.attrs.eps = value
+    elif name == "softmax_scale":
+        call.call.attrs.softmax_scale = value
+    elif name == "rope_scale":
+        call.call.attrs.rope_scale = value
+    else:
+        raise ValueError(f"unknown attribute {name!r}")
