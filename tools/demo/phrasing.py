@@ -7,6 +7,11 @@ lower case, missing punctuation, typos, politeness.
 import random
 import re
 
+# ruff: noqa: SIM905
+_SYLLABLES = (
+    "ba be bo da de do fa fi ga go ka ki ko la le li lo ma me mi mo na ne ni no pa pe po ra re "
+    "ri ro sa se so ta te ti to va vi za zo"
+).split()
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 
 
@@ -43,8 +48,8 @@ def rough(rng: random.Random, text: str, *, keep_case: bool = False) -> str:
     if rng.random() < 0.06:
         text = rng.choice(["please ", "hey, ", "ok, ", "so, ", "hi, ", "um, ", "and "]) + text[:1].lower() + text[1:]
     if rng.random() < 0.28:
-        text = text.rstrip("?.!")
-    if rng.random() < 0.08:
+        text = text.rstrip("?.!") or text
+    if rng.random() < 0.1:
         text = typo(rng, text)
     draw = rng.random()
     if not keep_case and draw < 0.3:
@@ -64,3 +69,8 @@ def with_article(noun: str) -> str:
 def listing(items: list[str]) -> str:
     """Join as English does: "a, b and c"."""
     return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
+
+
+def invented(rng: random.Random) -> str:
+    """Return a made-up word, so that copying is learned and not only the lists above."""
+    return "".join(rng.choice(_SYLLABLES) for _ in range(rng.randint(2, 4)))

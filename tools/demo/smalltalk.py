@@ -1,5 +1,8 @@
 """Greetings, thanks, goodbyes, moods, jokes: written by us for this model."""
 
+# One template per line, however long.
+# ruff: noqa: E501
+
 import random
 
 from phrasing import rough, spin
@@ -60,13 +63,34 @@ MOODS = [
         "[Great!|Good!|All right!|Nice!] [Is there anything else?|What else can I do for you?|What would you like to do "
         "next?|Ask me another one!]",
     ),
-    ("[yes|Yes|yeah|yep|sure|Yes please|of course|yup]", "[Great!|All right!|Good!] [What would you like to do?|What shall we try?|Tell me more.]"),
-    ("[no|No|nope|no thanks|No, thank you|not now|never mind]", "[All right.|No problem.|Okay.] [I am here if you need me.|Just ask when you need something.]"),
-    ("[sorry|I am sorry|my bad|oops|my mistake|Sorry about that]", "[No problem at all!|No worries!|That is fine!] [How can I help?|What would you like to do?]"),
-    ("[lol|haha|hahaha|ha|that is funny|:)|:D|hehe]", "[Haha!|I am glad you like it!|:)] [Shall I tell you a joke?|What else can I do for you?]"),
-    ("[wait|hold on|one moment|hang on|one second|just a moment]", "[Sure, take your time.|No hurry, I am here.|Of course. Take your time.]"),
-    ("[Good luck|Have fun|Enjoy|take care|Happy birthday|congratulations|Merry Christmas|Happy new year|Cheers]", "[Thank you!|Thanks a lot!|How kind, thank you!] [The same to you!|You too!]"),
-    ("[stop|quiet|shut up|be quiet|stop talking|go away]", "[All right.|Okay, I will be quiet.] I am here if you need me."),
+    (
+        "[yes|Yes|yeah|yep|sure|Yes please|of course|yup]",
+        "[Great!|All right!|Good!] [What would you like to do?|What shall we try?|Tell me more.]",
+    ),
+    (
+        "[no|No|nope|no thanks|No, thank you|not now|never mind]",
+        "[All right.|No problem.|Okay.] [I am here if you need me.|Just ask when you need something.]",
+    ),
+    (
+        "[sorry|I am sorry|my bad|oops|my mistake|Sorry about that]",
+        "[No problem at all!|No worries!|That is fine!] [How can I help?|What would you like to do?]",
+    ),
+    (
+        "[lol|haha|hahaha|ha|that is funny|:)|:D|hehe]",
+        "[Haha!|I am glad you like it!|:)] [Shall I tell you a joke?|What else can I do for you?]",
+    ),
+    (
+        "[wait|hold on|one moment|hang on|one second|just a moment]",
+        "[Sure, take your time.|No hurry, I am here.|Of course. Take your time.]",
+    ),
+    (
+        "[Good luck|Have fun|Enjoy|take care|Happy birthday|congratulations|Merry Christmas|Happy new year|Cheers]",
+        "[Thank you!|Thanks a lot!|How kind, thank you!] [The same to you!|You too!]",
+    ),
+    (
+        "[stop|quiet|shut up|be quiet|stop talking|go away]",
+        "[All right.|Okay, I will be quiet.] I am here if you need me.",
+    ),
 ]
 THANKS = [
     "[thanks|Thanks|thank you|Thank you|thx|ty|Thank you very much|Thanks a lot|many thanks|thank u|Thank you so much|"
@@ -125,7 +149,10 @@ RIDDLES = [
     "What is full of holes but still holds water? A sponge.",
     "What has legs but does not walk? A table.",
 ]
-RIDDLE_REQUESTS = ["[Tell me|Give me|Do you know|I want|Ask me] [a riddle|another riddle|a puzzle][ please|][?|.|]", "[riddle|Riddle me this]"]
+RIDDLE_REQUESTS = [
+    "[Tell me|Give me|Do you know|I want|Ask me] [a riddle|another riddle|a puzzle][ please|][?|.|]",
+    "[riddle|Riddle me this]",
+]
 POEMS = [
     "The sun comes up, the night is done,\nthe birds begin to sing as one.\nA little breeze, a sky of blue,\na quiet day for "
     "me and you.",
@@ -145,7 +172,7 @@ POEMS = [
     "no better place to be.",
 ]
 POEM_REQUESTS = [
-    "[Write|Tell me|Give me|Can you write|Make|Compose|I want] [a poem|a short poem|a little poem|another poem|a rhyme|some poetry]"
+    "[Write|Tell me|Give me|Can you write|Make|Compose|I want] [a poem|a short poem|a little poem|another poem|a haiku|a poem about nature|a rhyme|some poetry]"
     "[ please|, please| for me|][?|.|]",
     "[poem|Recite a poem|a poem please]",
 ]
@@ -157,7 +184,9 @@ def greeting(rng: random.Random) -> tuple[str, str]:
     reply = spin(rng, rng.choice(GREETING_REPLIES))
     for time in TIMES:
         if time in text and rng.random() < 0.8:
-            reply = f"Good {time}! " + rng.choice(["How can I help you?", "What can I do for you?", "How can I help you today?"])
+            reply = f"Good {time}! " + rng.choice(
+                ["How can I help you?", "What can I do for you?", "How can I help you today?"]
+            )
     return rough(rng, text + rng.choice(["", "", "!", "!", ".", "!!"])), reply
 
 
@@ -182,4 +211,13 @@ riddle = _fixed(RIDDLE_REQUESTS, RIDDLES)
 poem = _fixed(POEM_REQUESTS, POEMS)
 
 # (weight, exchange) pairs: what corpus.py draws from.
-EXCHANGES = [(5, greeting), (3, how_are_you), (4, mood), (2, thanks), (2, goodbye), (1.5, joke), (0.7, riddle), (1.2, poem)]
+EXCHANGES = [
+    (5, greeting),
+    (3, how_are_you),
+    (4, mood),
+    (2, thanks),
+    (2, goodbye),
+    (1.5, joke),
+    (0.7, riddle),
+    (1.2, poem),
+]
