@@ -1,0 +1,67 @@
+// y[m, n] = x[m, k] * w[n, k]^T + bias: float32 activations, packed weights (pack.h), float32 sums.
+//
+// Every output is ONE chain of additions over ascending k, in registers or, between blocks of k, in y
+// itself. So a row of y is bitwise the same for every m, every number of threads and every neighbour.
+#pragma once
+#include "../tensor.h"
+#include "isa.h"
+#include "pool.h"
+
+namespace rvllm {
+
+// A micro-kernel's share: some rows times one or two panels, over some groups of k.
+struct MicroArgs {
+    const void* a;         // packed rows: [k group][row][k within the group]
+    const void* w;         // first panel, at the first group
+    size_t panel_bytes;    // from one panel to the next
+    int64_t n_groups;
+    float* y;
+    int64_t y_stride;
+    int64_t n_cols;        // columns of y that exist; the panels may be wider
+    const float* bias;     // nullptr: none, or not yet (k goes on)
+    bool resume;           // y holds the sum over the k before
+    const char* prefetch;  // weights needed soon: one or two cache lines a group are asked for
+    int64_t prefetch_step;
+};
+
+using Micro = void (*)(const MicroArgs&);
+
+constexpr int kMaxMicroRows = 14;
+
+// The kernels of one instruction set for one type of weights.
+struct GemmKernels {
+    const char* name;
+    int max_rows;                  // rows of one micro-kernel
+    int max_rows_wide;             // rows of one that takes two panels
+    Micro narrow[kMaxMicroRows];   // [rows - 1]
+    Micro wide[kMaxMicroRows];
+    size_t a_bytes;                // of one packed activation
+    // Packs `rows` rows of x[., k] for a micro-kernel of that many rows.
+    void (*pack_rows)(const float* x, int64_t x_stride, int64_t k, int rows, void* a);
+};
+
+const GemmKernels* gemm_kernels(DType weight, Isa set);
+
+struct Gemm {
+    const GemmKernels* kernels;
+    DType dtype;  // of w
+    int64_t m, n, k;
+    const float* x;
+    int64_t x_stride;
+    const void* w;
+    const float* bias;  // [n] or nullptr
+    float* y;
+    int64_t y_stride;
+};
+
+void gemm(ThreadPool* pool, const Gemm& g);
+
+// Allocates the scratch of products up to m rows and k columns now, so that no step does.
+void cpu_gemm_reserve(ThreadPool* pool, int64_t max_m, int64_t max_k);
+
+const GemmKernels* gemm_kernels_generic(DType weight);
+const GemmKernels* gemm_kernels_avx2(DType weight);
+const GemmKernels* gemm_kernels_avx512(DType weight);
+const GemmKernels* gemm_kernels_avx512_bf16(DType weight);  // bf16 only
+
+}  // namespace rvllm
