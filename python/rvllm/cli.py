@@ -1,0 +1,171 @@
+"""The command line: serve, benchmark, plan, info. Each verb imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from rvllm import __version__
+from rvllm.errors import RvllmError
+
+EXIT_ERROR = 2
+
+Verb = Callable[[argparse.Namespace], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code: 2 with one line on stderr when something cannot be done."""
+    try:
+        args = _parser().parse_args(argv)
+        return args.run(args)
+    except RvllmError as e:
+        print(f"rvllm: error: {e}", file=sys.stderr)
+        return EXIT_ERROR
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as in `rvllm plan MODEL | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says one line when the command line is wrong, and accepts no abbreviations."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs, allow_abbrev=False, formatter_class=_format)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_ERROR, f"rvllm: error: {message}; see `{self.prog} --help`\n")
+
+
+def _format(prog: str) -> argparse.HelpFormatter:
+    return argparse.HelpFormatter(prog, max_help_position=34, width=min(shutil.get_terminal_size().columns, 120) - 2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    from rvllm import flags
+
+    parser = _Parser(prog="rvllm", description="Serve language models over the OpenAI API.")
+    parser.add_argument("--version", action="version", version=f"rvllm {__version__}")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+
+    def verb(name: str, run: Verb, operands: str, help: str, description: str | None = None) -> argparse.ArgumentParser:
+        usage = f"rvllm {name} {operands}".rstrip()
+        sub = verbs.add_parser(name, usage=usage, help=help, description=description or f"{help[0].upper()}{help[1:]}.")
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = verb(
+        "serve",
+        _serve,
+        "[MODEL] [flags]",
+        "serve a model over the OpenAI API",
+        "Serve MODEL over the OpenAI API; without MODEL, the demo model that comes with rvllm.",
+    )
+    flags.add_engine_flags(sub)
+    flags.add_server_flags(sub)
+    flags.add_refused_flags(sub)
+
+    sub = verb("benchmark", _benchmark, "[MODEL] [flags]", "measure tokens per second of a model, without HTTP")
+    group = sub.add_argument_group("benchmark")
+    group.add_argument("--n", default="1,4,16", metavar="LIST", help="batch sizes (default: 1,4,16)")
+    positive = flags.at_least(1)
+    group.add_argument("--prompt-len", type=positive, default=32, metavar="N", help="tokens (default: 32)")
+    group.add_argument("--output-len", type=positive, default=256, metavar="N", help="tokens (default: 256)")
+    group.add_argument("--repeat", type=positive, default=3, metavar="N", help="timed rounds (default: 3)")
+    group.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 is greedy (default: 0)")
+    group.add_argument("--top-p", type=float, default=1.0, metavar="P", help="default: 1")
+    group.add_argument("--json", action="store_true", help="one JSON object per row")
+    flags.add_engine_flags(sub)
+    flags.add_refused_flags(sub)
+
+    sub = verb(
+        "plan",
+        _plan,
+        "MODEL [flags]",
+        "show a model's ops, kernels and memory without loading it",
+        "Show the ops, kernels and memory of MODEL without loading its weights: its config.json is enough.",
+    )
+    flags.add_engine_flags(sub)
+    flags.add_refused_flags(sub)
+
+    verb("info", _info, "", "show this machine, the backends and their ops")
+    return parser
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from rvllm import flags
+
+    config, options = flags.engine_config(args), flags.serve_options(args)
+
+    from rvllm.serve import server
+
+    is_demo = config.model == str(flags.DEMO_MODEL)
+    return server.run(config, options, _print_curl if is_demo else None)
+
+
+def _print_curl(url: str) -> None:
+    where = f"--unix-socket {url.removeprefix('unix:')} http://localhost" if url.startswith("unix:") else url
+    where = where.replace("//0.0.0.0:", "//localhost:").replace("//[::]:", "//localhost:")
+    print(
+        "This is the demo model. Try it:\n\n"
+        f"  curl {where}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
+        """    -d '{"messages": [{"role": "user", "content": "Hello, who are you?"}]}'\n""",
+        flush=True,
+    )
+
+
+def _benchmark(args: argparse.Namespace) -> int:
+    from rvllm import flags
+
+    try:
+        sizes = [int(n) for n in args.n.split(",")]
+    except ValueError:
+        sizes = []
+    if not sizes or min(sizes) < 1:
+        raise RvllmError(f"--n {args.n!r} is not a list of batch sizes such as 1,4,16")
+    config = flags.engine_config(args)
+
+    from rvllm.benchmark import run
+    from rvllm.progress import ProgressBar
+
+    with ProgressBar() as bar:
+        return run(
+            config,
+            n=sizes,
+            prompt_len=args.prompt_len,
+            output_len=args.output_len,
+            repeat=args.repeat,
+            temperature=args.temperature,
+            top_p=args.top_p,
+            as_json=args.json,
+            progress=bar,
+        )
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from rvllm import flags
+
+    if not args.model and not args.model_flag:
+        raise RvllmError("plan needs a MODEL: a directory with a config.json")
+    config = flags.engine_config(args)
+
+    from rvllm.loader import plan_text
+
+    print(plan_text(config))
+    return 0
+
+
+def _info(args: argparse.Namespace) -> int:
+    from rvllm.info import text
+
+    print(text())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

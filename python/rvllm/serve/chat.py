@@ -1,0 +1,177 @@
+"""POST /v1/chat/completions."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import NoneType
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+from msgspec import UNSET
+
+from rvllm.errors import ModelError
+from rvllm.request import Chunk
+from rvllm.serve.errors import ApiError
+from rvllm.serve.generation import Choice, Generation, Job, Prompt, answer, stream
+from rvllm.serve.logprobs import LogprobFormat, prompt_logprobs
+from rvllm.serve.params import check_common, resolve_max_tokens, sampling_params, truncate
+from rvllm.serve.responses import ChatChoice, ChatChunkChoice, Delta, Message
+from rvllm.serve.schema import ChatRequest, TokenizeChatRequest
+from rvllm.serve.service import SERVICE, Service, request_id
+
+if TYPE_CHECKING:
+    from rvllm.chat_template import ChatTemplate
+    from rvllm.engine import Engine, RequestHandle
+
+
+async def chat_completions(request: web.Request) -> web.StreamResponse:
+    """Handle POST /v1/chat/completions."""
+    service = request.app[SERVICE]
+    engine = service.admitting()
+    req, headers = await service.read(request, ChatRequest)
+    check_common(req, engine.config.scheduling_policy)
+    if req.top_logprobs is not None and not req.logprobs:
+        raise ApiError(400, "top_logprobs needs logprobs to be true", "top_logprobs")
+    field = "max_tokens" if req.max_completion_tokens is None else "max_completion_tokens"
+    asked = req.max_tokens if req.max_completion_tokens is None else req.max_completion_tokens
+    ids = truncate(await prompt_ids(service, engine, req), req.truncate_prompt_tokens, asked, engine.max_model_len)
+    default = engine.generation_defaults.get("max_tokens")
+    assert default is None or isinstance(default, int)
+    params = sampling_params(
+        req,
+        engine.generation_defaults,
+        max_tokens=resolve_max_tokens(asked, field, default, len(ids), engine.max_model_len),
+        logprobs=(req.top_logprobs or 0) if req.logprobs else None,
+        prompt_logprobs=req.prompt_logprobs,
+    )
+    options = req.stream_options
+    include_usage = options is not None and bool(options.include_usage)
+    job = Job(
+        prompts=[Prompt(ids, _echo(req))],
+        params=params,
+        answer_id=f"chatcmpl-{request_id(request, req.request_id)}",
+        created=int(time.time()),
+        model=req.model or service.model_names[0],
+        headers=headers,
+        priority=req.priority or 0,
+        cache_salt=req.cache_salt,
+        token_ids=bool(req.return_token_ids),
+        include_usage=include_usage,
+        continuous_usage=include_usage and options is not None and bool(options.continuous_usage_stats),
+    )
+    generation = Generation(service, engine, job)
+    fmt = ChatFormat(engine, req)
+    return await (stream(request, generation, fmt) if req.stream else answer(generation, fmt))
+
+
+async def prompt_ids(service: Service, engine: Engine, req: ChatRequest | TokenizeChatRequest) -> list[int]:
+    """Render the messages through the chat template and return their tokens."""
+    check_messages(req.messages)
+    template = engine.chat_template if req.chat_template is None else _own_template(service, engine, req.chat_template)
+    if template is None:
+        raise ApiError(400, "this model has no chat template; start the server with --chat-template FILE", "messages")
+    kwargs = dict(req.chat_template_kwargs or {})
+    if req.reasoning_effort is not None:
+        kwargs.setdefault("reasoning_effort", req.reasoning_effort)
+    text = template.render(
+        req.messages,
+        documents=req.documents,
+        add_generation_prompt=adds_generation_prompt(req),
+        continue_final_message=bool(req.continue_final_message),
+        chat_template_kwargs=kwargs,
+    )
+    return await engine.tokenizer.encode_async(text, add_special_tokens=bool(req.add_special_tokens))
+
+
+def _own_template(service: Service, engine: Engine, source: str) -> ChatTemplate:
+    """Compile the template that a request brings, if the server trusts its clients that far."""
+    from rvllm.chat_template import ChatTemplate
+    from rvllm.special_tokens import named_tokens, tokenizer_settings
+
+    if not service.options.trust_request_chat_template:
+        message = "chat_template is refused: the server was started without --trust-request-chat-template"
+        raise ApiError(400, message, "chat_template")
+    tokens = named_tokens(tokenizer_settings(Path(engine.config.tokenizer or engine.config.model)))
+    try:
+        return ChatTemplate({"default": source}, tokens, "chat_template")
+    except ModelError as e:
+        raise ApiError(400, str(e), "chat_template") from None
+
+
+def adds_generation_prompt(req: ChatRequest | TokenizeChatRequest) -> bool:
+    """Return what a request means: true unless it says otherwise or continues its last message."""
+    if req.add_generation_prompt is None:
+        return not req.continue_final_message
+    return req.add_generation_prompt
+
+
+def check_messages(messages: list[dict[str, Any]]) -> None:
+    """Raise for a message that no template can take; the template checks the rest."""
+    for i, message in enumerate(messages):
+        if not isinstance(message.get("role"), str):
+            raise ApiError(400, f"messages[{i}].role: expected str", f"messages[{i}].role")
+        if not isinstance(message.get("content"), (str, list, NoneType)):
+            raise ApiError(400, f"messages[{i}].content: expected str or a list of parts", f"messages[{i}].content")
+
+
+def _echo(req: ChatRequest) -> str | None:
+    """Return the beginning of the answer that the request itself holds."""
+    if not req.echo or adds_generation_prompt(req):
+        return None
+    content = req.messages[-1].get("content") or ""
+    return content if isinstance(content, str) else "\n".join(p if isinstance(p, str) else p["text"] for p in content)
+
+
+class ChatFormat:
+    """Writes choices of chat completions."""
+
+    object = "chat.completion"
+    chunk_object = "chat.completion.chunk"
+
+    def __init__(self, engine: Engine, req: ChatRequest):
+        self._tokenizer = engine.tokenizer
+        self._role = "assistant" if adds_generation_prompt(req) else str(req.messages[-1]["role"])
+        self._token_ids = bool(req.return_token_ids)
+        self._n_prompt_logprobs = req.prompt_logprobs
+        self._logprobs: LogprobFormat | None = None
+        if req.logprobs:
+            as_ids = bool(req.return_tokens_as_token_ids)
+            self._logprobs = LogprobFormat(engine.tokenizer, req.top_logprobs or 0, as_ids)
+        self.with_logprobs = self._logprobs is not None
+
+    def choice(self, choice: Choice, handle: RequestHandle) -> ChatChoice:
+        """Return the choice of a whole answer."""
+        return ChatChoice(
+            choice.index,
+            Message(self._role, (choice.prompt.echo or "") + "".join(choice.text)),
+            None if self._logprobs is None else self._logprobs.chat(choice.logprobs),
+            choice.finish_reason,
+            choice.stop_reason,
+            choice.token_ids if self._token_ids else UNSET,
+        )
+
+    def opening(self, choice: Choice, handle: RequestHandle) -> ChatChunkChoice:
+        """Return the chunk that tells the role."""
+        return ChatChunkChoice(choice.index, Delta(self._role, choice.prompt.echo or ""))
+
+    def chunk(self, choice: Choice, chunk: Chunk) -> ChatChunkChoice:
+        """Return the choice of a later chunk."""
+        return ChatChunkChoice(
+            choice.index,
+            Delta(content=chunk.text),
+            None if self._logprobs is None else self._logprobs.chat(chunk.logprobs or []),
+            chunk.finish_reason,
+            chunk.stop_reason,
+            chunk.token_ids if self._token_ids else UNSET,
+        )
+
+    def top_level(self, handle: RequestHandle, prompt: Prompt) -> dict[str, Any]:
+        """Return what chat keeps beside its choices: the prompt's tokens and log-probabilities."""
+        out: dict[str, Any] = {}
+        if self._token_ids:
+            out["prompt_token_ids"] = prompt.ids
+        if self._n_prompt_logprobs is not None:
+            entries = handle.prompt_logprobs or []
+            out["prompt_logprobs"] = prompt_logprobs(self._tokenizer, entries, self._n_prompt_logprobs)
+        return out
