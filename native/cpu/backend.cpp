@@ -8,21 +8,14 @@
 
 #include "kernels.h"
 #include "memory.h"
+#include "pack.h"
 
 namespace rvllm {
-
-// Weak until their files are on the main branch.
-Kernel cpu_find_linear(const KernelKey&) __attribute__((weak));
-Kernel cpu_find_embed(const KernelKey&) __attribute__((weak));
-Kernel cpu_find_attention(const KernelKey&) __attribute__((weak));
-size_t cpu_weight_bytes(const Weight*) __attribute__((weak));
-int cpu_pack(Weight*, const void*, DType, int64_t, int64_t, ThreadPool*) __attribute__((weak));
-int cpu_unpack(const Weight*, float*, int64_t, int64_t, ThreadPool*) __attribute__((weak));
-
 namespace {
+
 using FindFn = Kernel (*)(const KernelKey&);
 
-const FindFn kFind[] = {
+constexpr FindFn kFind[] = {
 #define OP(name, inputs, weights, outputs, attrs) cpu_find_##name,
 #include "ops.def"
 #undef OP
@@ -30,10 +23,7 @@ const FindFn kFind[] = {
 
 ThreadPool* pool_of(Backend* b) { return static_cast<ThreadPool*>(b->device); }
 
-Kernel find(Backend*, const KernelKey* key) {
-    const FindFn fn = kFind[static_cast<int>(key->op)];
-    return fn ? fn(*key) : Kernel{};
-}
+Kernel find(Backend*, const KernelKey* key) { return kFind[static_cast<int>(key->op)](*key); }
 
 void* alloc(Backend* b, size_t bytes) {
     const size_t available = host_memory_available();
