@@ -1,0 +1,520 @@
+# cython: boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""Sampling from one row of logits, without the GIL. See rows.pxd for the order of tokens and for Cut.
+
+No row is ever sorted. Bounds that certainly (from the maxima of 64 elements each) or probably (from
+a sample) hold the tokens that stay select a few candidates in one pass; a histogram over their
+values narrows the border down to a few, and only those are sorted.
+
+Top-p compares sums of weights with p times their total. Weights carry a known error; when the border
+lies within it, the sums are taken again in float64. So what stays is what float64 arithmetic keeps.
+"""
+from libc.math cimport INFINITY, log, log2
+from libc.string cimport memcpy, memset
+
+
+cdef extern from "simd/order.h" namespace "rvllm" nogil:
+    uint64_t sort_key(float value, uint32_t position)
+    float key_value(uint64_t key)
+    void sort_keys(uint64_t* keys, int64_t n)
+    uint64_t nth_key(uint64_t* keys, int64_t n, int64_t k)
+    float nth_largest(float* v, int64_t n, int64_t k)
+
+
+cdef extern from "<cfloat>" nogil:
+    const float FLT_MAX
+
+cdef enum:
+    n_bins = 512
+    few = 256  # candidates that are sorted rather than narrowed further
+    n_samples = 1024
+
+cdef double ln2 = 0.69314718055994530942
+
+
+# A row on its way from logits to what stays of it.
+cdef struct Select:
+    const float* x
+    int64_t n
+    float top          # largest value
+    float lo           # smallest value that may stay (min-p)
+    ExpParams e
+    float bottom       # no candidate is below it
+    int64_t n_cand     # candidates in s.val, s.idx: all that stay are among them; -1: not collected
+    cbool weighed      # s.w holds their weights
+    Cut cut
+
+
+# ---- the border between what stays and what goes -------------------------------------------------
+
+cdef inline int64_t position(uint64_t key) noexcept nogil:
+    return <int64_t>(<uint32_t>key)
+
+
+cdef inline uint64_t weight_at(const uint64_t* w, int64_t i) noexcept nogil:
+    return w[i] if w != NULL else <uint64_t>1
+
+
+cdef inline int64_t bin_of(float value, float top, float scale) noexcept nogil:
+    cdef float b = (top - value) * scale
+    return <int64_t>b if b < n_bins - 1 else n_bins - 1
+
+
+cdef int64_t narrow(const float* val, const uint64_t* w, int64_t n, float top, float bottom, double low, double high,
+                    uint64_t* keys, uint64_t* above) noexcept nogil:
+    """Packs the elements around the border into `keys`, unsorted, and adds the mass before them to `above`.
+
+    The running mass, in order, reaches `low` and `high` within the packed elements. `w` null: each weighs 1.
+    """
+    cdef uint64_t hist[n_bins]
+    cdef int64_t i, b, first = -1, last = -1, k = 0
+    cdef uint64_t sum = above[0], before
+    cdef float scale
+    if n > few and bottom == -FLT_MAX:
+        bottom = top
+        for i in range(n):
+            if val[i] < bottom:
+                bottom = val[i]
+    scale = n_bins / (top - bottom)
+    if n > few and 0 < scale <= FLT_MAX:
+        memset(hist, 0, sizeof(hist))
+        for i in range(n):
+            hist[bin_of(val[i], top, scale)] += weight_at(w, i)
+        for b in range(n_bins):
+            before = sum
+            sum += hist[b]
+            if first < 0 and <double>sum >= low:
+                first = b
+                above[0] = before
+            if <double>sum >= high:
+                last = b
+                break
+        if first < 0:  # only rounding keeps the total from reaching the border
+            first = n_bins - 1
+            above[0] = before
+        if last < 0:
+            last = n_bins - 1
+        for i in range(n):
+            b = bin_of(val[i], top, scale)
+            if first <= b <= last:
+                keys[k] = sort_key(val[i], <uint32_t>i)
+                k += 1
+        return k
+    for i in range(n):
+        keys[i] = sort_key(val[i], <uint32_t>i)
+    return n
+
+
+cdef int64_t narrow_keys(const uint64_t* w, uint64_t* keys, int64_t n, double low, double high,
+                         uint64_t* above) noexcept nogil:
+    """Narrows packed elements further while that helps, then sorts them."""
+    cdef uint64_t hist[n_bins]
+    cdef int64_t i, b, k, first, last
+    cdef uint64_t sum, before
+    cdef float value, top, bottom, scale
+    while n > few:
+        top = bottom = key_value(keys[0])
+        for i in range(1, n):
+            value = key_value(keys[i])
+            if value > top:
+                top = value
+            if value < bottom:
+                bottom = value
+        if top == bottom:
+            return n  # ties: in order of position already
+        scale = n_bins / (top - bottom)
+        if not scale <= FLT_MAX or scale == 0:
+            break
+        memset(hist, 0, sizeof(hist))
+        for i in range(n):
+            hist[bin_of(key_value(keys[i]), top, scale)] += weight_at(w, position(keys[i]))
+        first = last = -1
+        sum = above[0]
+        before = sum
+        for b in range(n_bins):
+            before = sum
+            sum += hist[b]
+            if first < 0 and <double>sum >= low:
+                first = b
+                above[0] = before
+            if <double>sum >= high:
+                last = b
+                break
+        if first < 0:
+            first = n_bins - 1
+            above[0] = before
+        if last < 0:
+            last = n_bins - 1
+        k = 0
+        for i in range(n):
+            b = bin_of(key_value(keys[i]), top, scale)
+            if first <= b <= last:
+                keys[k] = keys[i]
+                k += 1
+        if k == n:
+            break
+        n = k
+    sort_keys(keys, n)
+    return n
+
+
+cdef void cut_by_count(Select* c, int64_t k, Scratch* s) noexcept nogil:
+    """Keeps the first k candidates and drops the others from the arrays."""
+    cdef uint64_t above = 0
+    cdef int64_t i, n = 0, m
+    cdef uint64_t key
+    if c.n_cand <= k:
+        return
+    m = narrow(s.val, NULL, c.n_cand, c.top, c.bottom, <double>k, <double>k, s.keys, &above)
+    if m > few:
+        m = narrow_keys(NULL, s.keys, m, <double>k, <double>k, &above)
+        key = s.keys[k - 1 - <int64_t>above]
+    else:
+        key = nth_key(s.keys, m, k - 1 - <int64_t>above)
+    c.cut.value = c.bottom = key_value(key)
+    c.cut.last = s.idx[position(key)]
+    for i in range(c.n_cand):
+        if s.val[i] > c.cut.value or (s.val[i] == c.cut.value and s.idx[i] <= c.cut.last):
+            s.val[n] = s.val[i]
+            s.idx[n] = s.idx[i]
+            n += 1
+    c.n_cand = n
+
+
+cdef void cut_by_mass(Select* c, const float* all_x, int64_t n_all, double p, uint64_t total, double low,
+                      double high, Scratch* s) noexcept nogil:
+    """Keeps the shortest prefix whose mass reaches p of the total; `low` and `high` enclose p * total.
+
+    `all_x`: the elements that make up the total (those >= c.lo), for the sums in float64.
+    """
+    cdef uint64_t above = 0, sum
+    cdef int64_t m, i, at_low = -1, at = -1
+    cdef double exact_total, exact_sum
+    m = narrow(s.val, s.w, c.n_cand, c.top, c.bottom, low, high, s.keys, &above)
+    m = narrow_keys(s.w, s.keys, m, low, high, &above)
+    sum = above
+    for i in range(m):
+        sum += s.w[position(s.keys[i])]
+        if at_low < 0 and <double>sum >= low:
+            at_low = i
+        if <double>sum >= high:
+            at = i
+            break
+    if at < 0:
+        at = m - 1
+    if at != at_low:  # the border is nearer than the weights are exact
+        K.exact_mass(all_x, n_all, &c.e, c.lo, key_value(s.keys[0]), &exact_total, &exact_sum)
+        for i in range(m):
+            exact_sum += K.exact_weight(s.val[position(s.keys[i])], &c.e)
+            if exact_sum >= p * exact_total:
+                at = i
+                break
+    c.cut.value = key_value(s.keys[at])
+    c.cut.last = s.idx[position(s.keys[at])]
+
+
+# ---- candidates ----------------------------------------------------------------------------------
+
+cdef float kth_bound(const float* x, int64_t n, int64_t k, Scratch* s) noexcept nogil:
+    """A value that at least k elements reach (certainly or most likely), and not many more."""
+    cdef int64_t m = n_groups(n) * kLanes, half, i, j, stride
+    cdef double rank
+    if 5 * k <= 2 * m:  # the k-th largest of the lanes' maxima: k different elements reach it
+        half = m // 2
+        if 6 * k <= m:
+            while 6 * k <= m and m % 2 == 0:  # fewer, coarser maxima do
+                half = m // 2
+                if m == n_groups(n) * kLanes:
+                    for i in range(half):
+                        s.order[i] = max(s.lane_max[i], s.lane_max[i + half])
+                else:
+                    for i in range(half):
+                        s.order[i] = max(s.order[i], s.order[i + half])
+                m = half
+        else:
+            memcpy(s.order, s.lane_max, m * sizeof(float))
+        return nth_largest(s.order, m, k - 1)
+    if n <= 4 * n_samples:
+        return -FLT_MAX
+    stride = n // (n_samples // kLanes) // kLanes * kLanes
+    for j in range(n_samples // kLanes):
+        memcpy(s.val + j * kLanes, x + j * stride, kLanes * sizeof(float))
+    rank = n_samples * (<double>k / n) + 96  # three standard deviations
+    return nth_largest(s.val, n_samples, <int64_t>rank) if rank < n_samples else -FLT_MAX
+
+
+cdef void collect_largest(Select* c, int64_t k, Scratch* s) noexcept nogil:
+    """Collects candidates that hold the k largest elements (all from c.lo on, if fewer)."""
+    cdef float bound = kth_bound(c.x, c.n, k, s)
+    c.bottom = bound
+    if bound > c.lo:
+        c.n_cand = K.collect(c.x, c.n, bound, s.lane_max, s.val, s.idx)
+        if c.n_cand >= k:
+            return
+    c.bottom = c.lo
+    c.n_cand = K.collect(c.x, c.n, c.lo, s.lane_max, s.val, s.idx)
+
+
+cdef float top_p_guess(const Select* c, double p, Scratch* s) noexcept nogil:
+    """A value above which most likely p of the mass lies: from a sample of the many small ones, and
+    the maxima of 64 elements each for the few large ones."""
+    cdef double tail[n_bins]
+    cdef int64_t m = n_groups(c.n) * kLanes, j, b, stride
+    cdef double total = 0, maxima = 0, sum = 0, budget, factor
+    cdef float scale = <float>(8 * c.e.c)  # bins of 1/8 octave
+    K.weights(s.lane_max, m, &c.e, s.w)
+    for j in range(m):
+        maxima += <double>s.w[j]
+    stride = c.n // (n_samples // kLanes) // kLanes * kLanes
+    for j in range(n_samples // kLanes):
+        memcpy(s.val + j * kLanes, c.x + j * stride, kLanes * sizeof(float))
+    K.weights(s.val, n_samples, &c.e, s.w)
+    memset(tail, 0, sizeof(tail))
+    for j in range(n_samples):
+        if s.val[j] >= c.lo:
+            tail[bin_of(s.val[j], c.top, scale)] += <double>s.w[j]
+            total += <double>s.w[j]
+    factor = <double>c.n / n_samples
+    budget = 0.8 * (1 - p) * max(maxima, 0.7 * total * factor)
+    b = n_bins - 1
+    while b > 0 and (sum + tail[b]) * factor <= budget:
+        sum += tail[b]
+        b -= 1
+    if b == n_bins - 1:
+        return c.lo
+    return max(c.lo, c.top - <float>(b + 1) / scale)
+
+
+cdef void keep_top_p(Select* c, double p, Scratch* s) noexcept nogil:
+    """Collects and weighs candidates of the whole row, and cuts them at mass p."""
+    cdef float guess = c.lo, bound
+    cdef uint64_t total, sum
+    cdef double target, error, low, high
+    cdef int64_t i
+    if c.n > 4 * n_samples:
+        guess = top_p_guess(c, p, s)
+    total = K.mass_collect(c.x, c.n, &c.e, c.lo, guess, s.lane_max, s.val, s.idx, &c.n_cand)
+    target = p * <double>total
+    error = 2 * c.e.slack * target + c.n + 1
+    low = target - error
+    high = min(target + error, <double>total)
+    while True:
+        K.weights(s.val, c.n_cand, &c.e, s.w)
+        sum = 0
+        for i in range(c.n_cand):
+            sum += s.w[i]
+        if guess == c.lo or <double>sum >= high:
+            break
+        # All below `bound` together weigh less than 1 - p of the total: collect what is above.
+        bound = c.lo
+        if <double>total > high:
+            bound = <float>(c.e.base + (log2((<double>total - high) / c.n) - kFixedBits + c.e.m - 0.01) / c.e.c)
+            bound -= <float>1e-5 * abs(bound)
+        guess = c.lo if guess <= bound or bound < c.lo else bound
+        c.n_cand = K.collect(c.x, c.n, guess, s.lane_max, s.val, s.idx)
+    c.weighed = True
+    c.bottom = guess
+    cut_by_mass(c, c.x, c.n, p, total, low, high, s)
+
+
+cdef int64_t select(const float* x, int64_t n, const RowParams* p, Scratch* s, Select* c) noexcept nogil:
+    """Applies min-p, top-k and top-p. -1: a NaN, or nothing but -inf."""
+    cdef int64_t i
+    cdef uint64_t total
+    cdef double target, error
+    if K.scan_max(x, n, s.lane_max, &c.top) or c.top == -INFINITY:
+        return -1
+    if c.top == INFINITY:  # infinities share the row equally: zeros among -inf do the same
+        for i in range(n):
+            s.row[i] = 0 if x[i] == INFINITY else -INFINITY
+        x = s.row
+        K.scan_max(x, n, s.lane_max, &c.top)
+    c.x = x
+    c.n = n
+    c.e = exp_params(c.top, p.temperature)
+    c.lo = -FLT_MAX
+    if p.min_p > 0:
+        c.lo = min_p_bound(c.top, p)
+    c.cut.value = c.lo
+    c.cut.last = n
+    c.n_cand = -1
+    c.weighed = False
+    if 0 < p.top_k < n:
+        collect_largest(c, p.top_k, s)
+        cut_by_count(c, p.top_k, s)
+        if p.top_p < 1:
+            K.weights(s.val, c.n_cand, &c.e, s.w)
+            c.weighed = True
+            total = 0
+            for i in range(c.n_cand):
+                total += s.w[i]
+            target = p.top_p * <double>total
+            error = 2 * c.e.slack * target + c.n_cand + 1
+            cut_by_mass(c, s.val, c.n_cand, p.top_p, total, target - error, min(target + error, <double>total), s)
+    elif p.top_p < 1:
+        keep_top_p(c, p.top_p, s)
+    return 0
+
+
+cdef float min_p_bound(float top, const RowParams* p) noexcept nogil:
+    """Smallest float whose probability is at least min_p of the largest."""
+    cdef double bound = top + p.temperature * log(p.min_p)
+    cdef float lo = <float>max(bound, -<double>FLT_MAX)
+    if lo < bound:
+        lo = nextafterf(lo, INFINITY)
+    return lo
+
+
+cdef extern from "<cmath>" nogil:
+    float nextafterf(float x, float to)
+
+
+# ---- draws ---------------------------------------------------------------------------------------
+
+cdef int64_t walk(const uint64_t* w, int64_t n, uint64_t at) noexcept nogil:
+    """First position where the running sum exceeds `at`."""
+    cdef uint64_t sum = 0
+    cdef int64_t i
+    for i in range(n):
+        sum += w[i]
+        if sum > at:
+            return i
+    return n - 1
+
+
+cdef int64_t draw_candidate(const Select* c, uint64_t bits, Scratch* s) noexcept nogil:
+    cdef uint64_t total = 0
+    cdef int64_t i
+    cdef float value = c.cut.value
+    if not c.weighed:
+        K.weights(s.val, c.n_cand, &c.e, s.w)
+    for i in range(c.n_cand):
+        if not (s.val[i] > value or (s.val[i] == value and s.idx[i] <= c.cut.last)):
+            s.w[i] = 0
+        total += s.w[i]
+    return s.idx[walk(s.w, c.n_cand, scale_bits(bits, total))]
+
+
+cdef int64_t group_of(const uint64_t* group_mass, int64_t groups, uint64_t* at) noexcept nogil:
+    """Group that holds mass number `at`, which becomes relative to it."""
+    cdef int64_t g
+    for g in range(groups - 1):
+        if at[0] < group_mass[g]:
+            return g
+        at[0] -= group_mass[g]
+    return groups - 1
+
+
+cdef int64_t draw_row(const Select* c, uint64_t bits, Scratch* s) noexcept nogil:
+    cdef uint64_t at = scale_bits(bits, K.mass(c.x, c.n, &c.e, c.lo, s.lane_max, s.group_mass))
+    cdef int64_t start = group_of(s.group_mass, n_groups(c.n), &at) * kGroup, i
+    cdef int64_t size = min(kGroup, c.n - start)
+    K.weights(c.x + start, size, &c.e, s.w)
+    for i in range(size):
+        if c.x[start + i] < c.lo:
+            s.w[i] = 0
+    return start + walk(s.w, size, at)
+
+
+cdef int64_t argmax_row(const float* x, int64_t n, Scratch* s) noexcept nogil:
+    cdef float top
+    cdef int64_t g, l, groups = n_groups(n), start
+    if K.scan_max(x, n, s.lane_max, &top) or top == -INFINITY:
+        return -1
+    for g in range(groups):
+        for l in range(kLanes):
+            if s.lane_max[g * kLanes + l] == top:
+                start = g * kGroup
+                return start + K.find_equal(x + start, min(kGroup, n - start), top)
+    return -1
+
+
+cdef int64_t sample_row(const float* x, int64_t n, const RowParams* p, uint64_t bits, Scratch* s) noexcept nogil:
+    cdef Select c
+    if p.temperature < kGreedyBelow or p.top_k == 1:
+        return argmax_row(x, n, s)
+    if select(x, n, p, s, &c) < 0:
+        return -1
+    return draw_row(&c, bits, s) if c.n_cand < 0 else draw_candidate(&c, bits, s)
+
+
+cdef int64_t cut_row(const float* x, int64_t n, const RowParams* p, Scratch* s, Cut* cut) noexcept nogil:
+    cdef Select c
+    if select(x, n, p, s, &c) < 0:
+        return -1
+    cut[0] = c.cut
+    if c.x != x:  # zeros stood for +inf
+        cut.value = INFINITY
+    return 0
+
+
+cdef int64_t multinomial_row(const float* p, int64_t n, uint64_t bits, Scratch* s) noexcept nogil:
+    cdef float least, most, scale = <float>(<int64_t>1 << kFixedBits)
+    cdef cbool nan
+    cdef uint64_t at, total = K.prob_mass(p, n, scale, s.group_mass, &least, &most, &nan)
+    cdef int64_t start
+    if nan or least < 0 or most == 0 or most == INFINITY:
+        return -1
+    if most > 1 or most < 1.0 / 1024:  # not probabilities: scale by the power of two that the largest wants
+        scale = power_of_two_over(most)
+        if scale == 0:
+            return -1
+        total = K.prob_mass(p, n, scale, s.group_mass, &least, &most, &nan)
+    at = scale_bits(bits, total)
+    start = group_of(s.group_mass, n_groups(n), &at) * kGroup
+    K.prob_weights(p + start, min(kGroup, n - start), scale, s.w)
+    return start + walk(s.w, min(kGroup, n - start), at)
+
+
+cdef extern from "<cmath>" nogil:
+    int ilogbf(float x)
+    float ldexpf(float x, int exponent)
+
+
+cdef float power_of_two_over(float most) noexcept nogil:
+    """Scale that brings `most` into [2^39, 2^40)."""
+    return ldexpf(1, min(127, kFixedBits - 1 - ilogbf(most)))
+
+
+# ---- log-probabilities ---------------------------------------------------------------------------
+
+cdef int64_t stats_row(const float* x, int64_t n, Scratch* s, RowStats* stats) noexcept nogil:
+    cdef ExpParams e
+    cdef uint64_t total
+    cdef int64_t i, ties = 0
+    if K.scan_max(x, n, s.lane_max, &stats.max) or stats.max == -INFINITY:
+        return -1
+    stats.log_ties = 0
+    if stats.max == INFINITY:
+        for i in range(n):
+            ties += x[i] == INFINITY
+        stats.log_sum = INFINITY
+        stats.log_ties = log(<double>ties)
+        return 0
+    e = exp_params(stats.max, 1)
+    total = K.mass(x, n, &e, -FLT_MAX, s.lane_max, s.group_mass)
+    stats.log_sum = e.base + (log2(<double>total) - kFixedBits + e.m) * ln2
+    return 0
+
+
+cdef double log_prob(float x, const RowStats* stats) noexcept nogil:
+    if stats.max == INFINITY:
+        return -stats.log_ties if x == INFINITY else -INFINITY
+    return x - stats.log_sum
+
+
+cdef int64_t top_row(const float* x, int64_t n, int64_t want, Scratch* s) noexcept nogil:
+    cdef Select c
+    cdef int64_t i
+    want = min(want, n)
+    if want <= 0:
+        return 0
+    c.x = x
+    c.n = n
+    c.lo = -INFINITY
+    collect_largest(&c, want, s)
+    for i in range(c.n_cand):
+        s.keys[i] = sort_key(s.val[i], <uint32_t>i)
+    if c.n_cand > want:
+        nth_key(s.keys, c.n_cand, want - 1)
+    sort_keys(s.keys, min(want, c.n_cand))
+    return min(want, c.n_cand)

@@ -1,0 +1,115 @@
+// The inner loops of sampling over one row of float32 logits, one table of functions per instruction
+// set. Every set computes the same bits.
+//
+// Weights are fixed point: w(x) = round(2^40 * 2^(x*c - m)), c = log2(e) / temperature, m near the
+// largest exponent. The exponential is one polynomial with explicit FMAs; sums of integers do not
+// depend on their order, so neither blocking, threads nor lanes can change a draw.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+namespace rvllm {
+
+constexpr int kLanes = 16;          // virtual lanes of every set
+constexpr int64_t kGroup = 1024;    // elements per group: 64 vectors of kLanes
+constexpr int kFixedBits = 40;      // binary places of a weight
+constexpr int64_t kPad = 64;        // elements that collect() may write past the last one
+constexpr int64_t kMaxVocab = 1 << 22;  // sums of weights stay below 2^63
+
+constexpr double kGreedyBelow = 1e-5;   // temperatures under it mean greedy, as in vLLM
+
+inline int64_t n_groups(int64_t n) { return (n + kGroup - 1) / kGroup; }
+
+// How to turn a logit of one row into its weight.
+struct ExpParams {
+    float base;      // subtracted first; 0 unless the exponents are huge
+    float d_min;     // lowest x - base that is told apart: below it a weight is 0
+    float c_hi, c_lo;
+    float magic;     // 1.5 * 2^23 + kFixedBits - m: rounds to an integer, and scales the result
+    double c, m;
+    double slack;    // bound of a weight's relative error before rounding to fixed point
+};
+
+inline ExpParams exp_params(float max, double temperature) {
+    ExpParams e;
+    e.c = 1.4426950408889634074 / std::fmin(temperature, 1e30);
+    e.c_hi = static_cast<float>(e.c);
+    e.c_lo = static_cast<float>(e.c - e.c_hi);
+    const double top = max * e.c;
+    if (std::fabs(top) <= 65536) {  // n and f of x*c = n + f come out exact enough: no subtraction
+        e.base = 0;
+        e.m = std::nearbyint(top);
+        e.slack = 1.3e-7;
+    } else {
+        e.base = max;
+        e.m = 0;
+        e.slack = 3e-6;
+    }
+    e.magic = static_cast<float>(12582912.0 + kFixedBits - e.m);
+    e.d_min = static_cast<float>(std::fmax((e.m - 64) / e.c, -std::numeric_limits<float>::max()));
+    return e;
+}
+
+struct SamplingKernels {
+    const char* name;
+
+    // Largest of each lane of each group into lane_max [n_groups * kLanes], of all into *max.
+    // True when the row holds a NaN (then the maxima mean nothing).
+    bool (*scan_max)(const float* x, int64_t n, float* lane_max, float* max);
+    int64_t (*find_equal)(const float* x, int64_t n, float v);   // first index; -1: none
+    int64_t (*count_above)(const float* x, int64_t n, float v);  // elements > v
+
+    // Elements >= lo and their indices, in order; writes up to kPad more. `lane_max` may be null.
+    int64_t (*collect)(const float* x, int64_t n, float lo, const float* lane_max, float* val, int32_t* idx);
+
+    // Sum of the weights of elements >= lo, per group and in all. `lane_max` may be null.
+    uint64_t (*mass)(const float* x, int64_t n, const ExpParams* e, float lo, const float* lane_max,
+                     uint64_t* group_mass);
+    // The same sum, and on the way collect() of the elements >= guess (guess >= lo).
+    uint64_t (*mass_collect)(const float* x, int64_t n, const ExpParams* e, float lo, float guess,
+                             const float* lane_max, float* val, int32_t* idx, int64_t* n_collected);
+    void (*weights)(const float* x, int64_t n, const ExpParams* e, uint64_t* w);
+
+    // Float64: total of exp((x - x_max) / T) over elements >= lo, and of those > above.
+    void (*exact_mass)(const float* x, int64_t n, const ExpParams* e, float lo, float above, double* total,
+                       double* part);
+    double (*exact_weight)(float x, const ExpParams* e);
+
+    // Unscaled probabilities into y (may be x); returns their fixed-point sum.
+    uint64_t (*exp_store)(const float* x, int64_t n, const ExpParams* e, float* y);
+    void (*scale)(float* x, int64_t n, float by);
+    void (*divide)(float* x, int64_t n, float by);
+    void (*subtract)(const float* x, int64_t n, float first, float second, float* y);  // (x-first)-second
+
+    // Sets all but elements > v, and those == v up to index `last`, to -inf. Returns how many stay.
+    int64_t (*mask)(float* x, int64_t n, float v, int64_t last);
+    // Sets elements whose bit is 0 to -inf; n_words of 32 bits, absent ones count as 0.
+    void (*mask_bits)(float* x, int64_t n, const int32_t* bits, int64_t n_words);
+
+    // Multinomial over given probabilities: w = round(p * scale).
+    uint64_t (*prob_mass)(const float* p, int64_t n, float scale, uint64_t* group_mass, float* min, float* max,
+                          bool* nan);
+    void (*prob_weights)(const float* p, int64_t n, float scale, uint64_t* w);
+
+    // x[ids[i]] <- penalised. Reads all before it writes any, so repeated ids count once. counts:
+    // by position (dense == false), by token id (dense == true), or null (every count 1).
+    void (*penalize)(float* x, const int32_t* ids, int64_t n, const int32_t* counts, bool dense,
+                     float repetition, float frequency, float presence, float* scratch);
+    // The same for every token with counts[token] > 0 ([n], by token id).
+    void (*penalize_dense)(float* x, int64_t n, const int32_t* counts, float repetition, float frequency,
+                           float presence);
+
+    void (*from_half)(const uint16_t* src, int64_t n, float* dst);
+    void (*to_half)(const float* src, int64_t n, uint16_t* dst);
+    void (*from_bfloat)(const uint16_t* src, int64_t n, float* dst);
+    void (*to_bfloat)(const float* src, int64_t n, uint16_t* dst);
+};
+
+const SamplingKernels* sampling_kernels();  // for isa()
+
+extern const SamplingKernels kSamplingPortable;
+extern const SamplingKernels kSamplingAvx2;
+extern const SamplingKernels kSamplingAvx512;
+
+}  // namespace rvllm
