@@ -249,11 +249,14 @@ cdef extern from "request.h" namespace "rvllm" nogil:
         int32_t n_cached
         int32_t slot
         vector[int32_t] blocks
-        uint64_t last_step
         int32_t n_hashed
-        uint64_t* last_hash
-        Sequence* next
-        Sequence* prev
+        uint64_t last_step
+        uint64_t order
+        int32_t priority
+        int32_t max_len
+        int32_t n_scored
+        int32_t queue_pos
+        cbool releasing
         int32_t n_output()
 
     cdef cppclass Request:
@@ -267,6 +270,7 @@ cdef extern from "request.h" namespace "rvllm" nogil:
         vector[Sequence] sequences
         int32_t n_unfinished
         cbool started
+        int32_t n_releasing
 
     cdef cppclass SampleResult:
         SampleResult()

@@ -57,11 +57,16 @@ struct Sequence {
     int32_t n_cached = 0;     // prompt tokens found in the prefix cache at the first admission
     int32_t slot = -1;        // sampler slot while running
     std::vector<int32_t> blocks;  // block table (cache group 0)
-    uint64_t last_step = 0;   // last step that writes this sequence's blocks
-    int32_t n_hashed = 0;     // leading full blocks already entered in the prefix cache
-    uint64_t last_hash[2] = {0, 0};
-    Sequence* next = nullptr;  // intrusive queue links, owned by the scheduler
-    Sequence* prev = nullptr;
+    int32_t n_hashed = 0;     // leading full blocks whose hash is known (BlockManager)
+    uint64_t last_step = 0;   // last step that reads or writes what this sequence holds
+
+    // The scheduler's own.
+    uint64_t order = 0;       // arrival of the request, then choice
+    int32_t priority = 0;     // 0 under first-come-first-served
+    int32_t max_len = 0;      // tokens at which it ends by length
+    int32_t n_scored = 0;     // prompt positions whose log-probability was scheduled
+    int32_t queue_pos = -1;   // in the queue of waiting sequences; -1: not there
+    bool releasing = false;   // gives back what it holds once last_step is done
 
     int32_t n_output() const { return static_cast<int32_t>(tokens.size()) - n_prompt; }
 };
@@ -76,6 +81,8 @@ struct Request {
     std::vector<Sequence> sequences;  // n choices; [0] runs the prompt, the others fork from it
     int32_t n_unfinished = 0;
     bool started = false;
+    int32_t n_releasing = 0;    // sequences that wait for steps in flight before they let go
+    int32_t deadline_pos = -1;  // in the scheduler's queue of deadlines; -1: not there
 };
 
 // What the sampler says about one SampleRow.

@@ -45,7 +45,8 @@ struct SampleRow {
     int32_t slot;          // sampler slot of the sequence; last_token[slot] gets the draw
     int32_t target;        // token to score; -1 when sampling
     int32_t n_top;         // alternatives wanted beside the token itself; -1: no log-probability
-    uint32_t token_index;  // output tokens before this one: the counter of the random generator
+    uint32_t token_index;  // output tokens before this one: the counter of the random generator; when
+                           // scoring: the position of `target` in the prompt
     RowKind kind;
     uint8_t suppress_stop;  // 1 while fewer than min_tokens are out
     uint8_t pad[2];

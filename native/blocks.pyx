@@ -1,0 +1,222 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""KV blocks: which are free, which are shared, and which hold a prefix worth keeping.
+
+A block is *referenced* (in `refs` tables), *cached* (unreferenced, but its content may be asked for again) or *empty*.
+Empty blocks are handed out first, then cached ones, least recently used first. A sequence gives its blocks back last
+one first, so that the tail of a prefix goes before its head: a prefix without its head cannot be found.
+
+Nothing here allocates after construction, except that a table grows when a sequence reserved too little. Who may write
+into a block: its only holder, while the block is not in the prefix cache; everyone else copies first (extend()).
+
+A second tier (blocks in host memory) attaches at two places: allocate(), where content is dropped, and lookup(), which
+would bring it back.
+"""
+cimport cython
+from libc.stdint cimport int32_t, int64_t
+from libc.stdlib cimport calloc, free, malloc
+
+from rvllm._native.core cimport Sequence
+
+
+@cython.final
+cdef class BlockManager:
+    """The blocks of one cache group: `n_blocks` of `block_size` tokens each.
+
+    With `prefix_caching`, full blocks are found again by content. Raises ValueError for a size below 1.
+    """
+
+    def __cinit__(self, int32_t n_blocks, int32_t block_size=16, *, bint prefix_caching=True):
+        cdef int32_t i
+        if n_blocks < 1:
+            raise ValueError(f"n_blocks is {n_blocks}: at least 1")
+        if block_size < 1:
+            raise ValueError(f"block_size is {block_size}: at least 1")
+        self.n_blocks, self.block_size, self.prefix_caching = n_blocks, block_size, prefix_caching
+        self.refs = <int32_t*> calloc(n_blocks, sizeof(int32_t))
+        self.stack = <int32_t*> malloc(n_blocks * sizeof(int32_t))
+        self.links = <Link*> malloc((<size_t> n_blocks + 1) * sizeof(Link))
+        if self.refs is NULL or self.stack is NULL or self.links is NULL:
+            raise MemoryError("no memory for the block tables")
+        if prefix_caching:
+            self.cache = new PrefixCache(n_blocks, block_size)
+        self.n_stack = n_blocks
+        for i in range(n_blocks):
+            self.stack[i] = n_blocks - 1 - i
+        self.links[n_blocks].prev = self.links[n_blocks].next = n_blocks
+
+    def __dealloc__(self):
+        free(self.refs)
+        free(self.stack)
+        free(self.links)
+        del self.cache
+
+    @property
+    def usage(self) -> float:
+        """Return the share of blocks that sequences hold, 0 to 1."""
+        return 1 - self.n_free() / <double> self.n_blocks
+
+    # ---- counting ----------------------------------------------------------------------------------
+
+    cdef int32_t n_free(self) noexcept nogil:
+        """Blocks that allocate() can hand out: empty and cached ones."""
+        return self.n_stack + self.n_lru
+
+    cdef int32_t n_for(self, int64_t n_tokens) noexcept nogil:
+        """Blocks that n_tokens tokens need."""
+        return <int32_t> ((n_tokens + self.block_size - 1) / self.block_size)
+
+    # ---- sequences ---------------------------------------------------------------------------------
+
+    cdef int32_t lookup(self, const Sequence* s, int32_t max_tokens, int32_t* found) noexcept nogil:
+        """Find the longest cached prefix of at most max_tokens tokens, in full blocks. Returns their number."""
+        if self.cache is NULL or max_tokens < self.block_size:
+            return 0
+        return self.cache.lookup(s.request.extras_hash, s.tokens.data(), max_tokens / self.block_size, found)
+
+    cdef bint can_admit(self, const int32_t* found, int32_t n_found, int32_t n_total) noexcept nogil:
+        """Whether a table of n_total blocks, beginning with the found ones, can be made now."""
+        cdef int32_t i
+        cdef int32_t n = n_total - n_found
+        for i in range(n_found):
+            n += self.refs[found[i]] == 0
+        return n <= self.n_free()
+
+    cdef void admit(self, Sequence* s, const int32_t* found, int32_t n_found, int32_t n_total) noexcept nogil:
+        """Give a sequence without blocks a table of n_total; the found ones count as hashed."""
+        cdef int32_t i, _i
+        for i in range(n_found):
+            self.share(found[i])
+            s.blocks.push_back(found[i])
+        for _i in range(n_found, n_total):
+            s.blocks.push_back(self.allocate())
+        s.n_hashed = n_found
+
+    cdef bint needs_block(self, const Sequence* s, int32_t position) noexcept nogil:
+        """Whether writing at `position` (at most one block past the table) takes a new block: one more, or a copy."""
+        cdef size_t i = position / self.block_size
+        if i == s.blocks.size():
+            return True
+        return self.refs[s.blocks[i]] > 1 or (self.cache is not NULL and self.cache.contains(s.blocks[i]))
+
+    cdef int32_t extend(self, Sequence* s, int32_t position) noexcept nogil:
+        """Take the block that needs_block() asked for. Returns the block to copy into it first, -1 for none.
+
+        That one keeps its content at least until the next allocate().
+        """
+        cdef size_t i = position / self.block_size
+        cdef int32_t old = -1
+        if i == s.blocks.size():
+            s.blocks.push_back(self.allocate())
+            return -1
+        old = s.blocks[i]
+        s.blocks[i] = self.allocate()
+        self.drop(old)
+        return old
+
+    cdef void commit(self, Sequence* s, int32_t n_tokens) noexcept nogil:
+        """Enter the full blocks among the first n_tokens tokens, which are known and computed, in the prefix cache.
+
+        Content that another block already holds is not entered a second time.
+        """
+        cdef int32_t i
+        if self.cache is NULL:
+            return
+        for i in range(s.n_hashed, n_tokens / self.block_size):
+            self.cache.enter(s.blocks[i], s.blocks[i - 1] if i else -1, s.request.extras_hash,
+                             s.tokens.data() + i * self.block_size)
+            s.n_hashed = i + 1
+
+    cdef void fork(self, const Sequence* parent, Sequence* child) noexcept nogil:
+        """Give `child`, without blocks, the same table as `parent`."""
+        cdef size_t i
+        for i in range(parent.blocks.size()):
+            self.share(parent.blocks[i])
+        child.blocks.assign(parent.blocks.begin(), parent.blocks.end())
+        child.n_hashed = parent.n_hashed
+
+    cdef void truncate(self, Sequence* s, int32_t n_tokens) noexcept nogil:
+        """Give back the blocks behind the first n_tokens tokens."""
+        while s.blocks.size() > <size_t> self.n_for(n_tokens):
+            self.drop(s.blocks.back())
+            s.blocks.pop_back()
+        s.n_hashed = min(s.n_hashed, n_tokens / self.block_size)
+
+    cdef void release(self, Sequence* s) noexcept nogil:
+        """Give back all blocks of a sequence."""
+        self.truncate(s, 0)
+
+    # ---- blocks ------------------------------------------------------------------------------------
+
+    cdef int32_t allocate(self) noexcept nogil:
+        """Take a block; there must be a free one."""
+        cdef int32_t block
+        if self.n_stack:
+            self.n_stack -= 1
+            block = self.stack[self.n_stack]
+        else:
+            block = self.links[self.n_blocks].next
+            self.unlink(block)
+            self.cache.remove(block)
+        self.refs[block] = 1
+        return block
+
+    cdef void share(self, int32_t block) noexcept nogil:
+        """Hold a referenced or cached block once more."""
+        if self.refs[block] == 0:
+            self.unlink(block)
+        self.refs[block] += 1
+
+    cdef void drop(self, int32_t block) noexcept nogil:
+        """Let go of a block: its last holder makes it cached, if its content is in the prefix cache, or empty."""
+        cdef Link* head = &self.links[self.n_blocks]
+        self.refs[block] -= 1
+        if self.refs[block]:
+            return
+        if self.cache is not NULL and self.cache.contains(block):
+            self.links[block].prev = head.prev
+            self.links[block].next = self.n_blocks
+            self.links[head.prev].next = block
+            head.prev = block
+            self.n_lru += 1
+        else:
+            self.stack[self.n_stack] = block
+            self.n_stack += 1
+
+    cdef void unlink(self, int32_t block) noexcept nogil:
+        cdef Link* link = &self.links[block]
+        self.links[link.prev].next = link.next
+        self.links[link.next].prev = link.prev
+        self.n_lru -= 1
+
+    # ---- invariants --------------------------------------------------------------------------------
+
+    cdef const char* check(self, const int32_t* n_holders) noexcept nogil:
+        """Check every invariant, given how many tables hold each block. NULL, or what is wrong."""
+        cdef int32_t i, _i, block, n_referenced = 0
+        for i in range(self.n_blocks):
+            if self.refs[i] != n_holders[i]:
+                return "the reference count of a block is not the number of tables that hold it"
+            n_referenced += self.refs[i] > 0
+        if n_referenced + self.n_stack + self.n_lru != self.n_blocks:
+            return "referenced, cached and empty blocks are not all blocks"
+        for i in range(self.n_stack):
+            if self.refs[self.stack[i]]:
+                return "a block is both empty and referenced"
+            if self.cache is not NULL and self.cache.contains(self.stack[i]):
+                return "an empty block is in the prefix cache"
+        block = self.links[self.n_blocks].next
+        for _i in range(self.n_lru):
+            if block == self.n_blocks:
+                return "the list of cached blocks is shorter than its count"
+            if self.refs[block]:
+                return "a block is both cached and referenced"
+            if not self.cache.contains(block):
+                return "a block in the list of cached blocks is not in the prefix cache"
+            if self.links[self.links[block].next].prev != block:
+                return "the list of cached blocks is not linked both ways"
+            block = self.links[block].next
+        if block != self.n_blocks:
+            return "the list of cached blocks is longer than its count"
+        if self.cache is not NULL and not self.cache.sound():
+            return "the table of the prefix cache is not sound"
+        return NULL

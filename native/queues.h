@@ -1,0 +1,128 @@
+// Queues of the scheduler: binary heaps whose elements know their position, so that any of them can
+// be removed in O(log n), and the map from request id to request (open addressing, no allocation
+// while it stays within the reserved size).
+#pragma once
+#include <vector>
+
+#include "request.h"
+
+namespace rvllm {
+
+// Order: first by priority (0 for all under first-come-first-served), then arrival, then choice.
+struct RunsBefore {
+    bool operator()(const Sequence* a, const Sequence* b) const {
+        return a->priority != b->priority ? a->priority < b->priority : a->order < b->order;
+    }
+};
+struct ExpiresBefore {
+    bool operator()(const Request* a, const Request* b) const { return a->deadline_us < b->deadline_us; }
+};
+
+template <class T, int32_t T::*Pos, class Before>
+class IndexedHeap {
+public:
+    void reserve(size_t n) { items_.reserve(n); }
+    int32_t size() const { return static_cast<int32_t>(items_.size()); }
+    T* at(int32_t i) const { return items_[i]; }
+    T* top() const { return items_.front(); }
+
+    void push(T* x) {
+        items_.push_back(x);
+        up(size() - 1, x);
+    }
+    void remove(T* x) {
+        const int32_t i = x->*Pos;
+        T* last = items_.back();
+        items_.pop_back();
+        x->*Pos = -1;
+        if (last == x) return;
+        if (i > 0 && before_(last, items_[(i - 1) / 2])) {
+            up(i, last);
+        } else {
+            down(i, last);
+        }
+    }
+    bool sound() const {
+        for (int32_t i = 0; i < size(); ++i) {
+            if (items_[i]->*Pos != i || (i > 0 && before_(items_[i], items_[(i - 1) / 2]))) return false;
+        }
+        return true;
+    }
+
+private:
+    void put(int32_t i, T* x) {
+        items_[i] = x;
+        x->*Pos = i;
+    }
+    void up(int32_t i, T* x) {
+        while (i > 0 && before_(x, items_[(i - 1) / 2])) {
+            put(i, items_[(i - 1) / 2]);
+            i = (i - 1) / 2;
+        }
+        put(i, x);
+    }
+    void down(int32_t i, T* x) {
+        while (2 * i + 1 < size()) {
+            int32_t child = 2 * i + 1;
+            if (child + 1 < size() && before_(items_[child + 1], items_[child])) ++child;
+            if (!before_(items_[child], x)) break;
+            put(i, items_[child]);
+            i = child;
+        }
+        put(i, x);
+    }
+
+    std::vector<T*> items_;
+    Before before_;
+};
+
+using WaitingQueue = IndexedHeap<Sequence, &Sequence::queue_pos, RunsBefore>;
+using DeadlineQueue = IndexedHeap<Request, &Request::deadline_pos, ExpiresBefore>;
+
+class RequestMap {
+public:
+    RequestMap() { reserve(8); }
+
+    // Room for n requests without an allocation.
+    void reserve(size_t n) {
+        size_t capacity = slots_.empty() ? 8 : slots_.size();
+        while (capacity < 2 * n) capacity *= 2;
+        if (capacity == slots_.size()) return;
+        std::vector<Request*> old(capacity, nullptr);
+        old.swap(slots_);
+        for (Request* r : old) {
+            if (r) slots_[find_slot(r->id)] = r;
+        }
+    }
+    int32_t size() const { return size_; }
+    Request* find(uint64_t id) const { return slots_[find_slot(id)]; }
+    void insert(Request* r) {
+        reserve(static_cast<size_t>(++size_));
+        slots_[find_slot(r->id)] = r;
+    }
+    void erase(uint64_t id) {
+        const size_t mask = slots_.size() - 1;
+        size_t hole = find_slot(id);
+        for (size_t i = (hole + 1) & mask; slots_[i]; i = (i + 1) & mask) {
+            if (((i - home(slots_[i]->id)) & mask) >= ((i - hole) & mask)) {
+                slots_[hole] = slots_[i];
+                hole = i;
+            }
+        }
+        slots_[hole] = nullptr;
+        --size_;
+    }
+
+private:
+    size_t home(uint64_t id) const { return (id * 0x9e3779b97f4a7c15u >> 20) & (slots_.size() - 1); }
+    size_t find_slot(uint64_t id) const {
+        size_t i = home(id);
+        while (slots_[i] && slots_[i]->id != id) i = (i + 1) & (slots_.size() - 1);
+        return i;
+    }
+
+    std::vector<Request*> slots_;
+    int32_t size_ = 0;
+};
+
+}  // namespace rvllm
