@@ -44,7 +44,10 @@ struct Backend {
     // Converts rows [row, row + n_rows) of a weight from a row-major [n_rows, k] host array of
     // `src_dtype` into the resident layout (w->data is allocated). Vectors: k == 1.
     int (*pack)(Backend*, Weight* w, const void* src, DType src_dtype, int64_t row, int64_t n_rows);
-    // The inverse, for tests: rows [row, row + n_rows) as row-major float32.
+    // Fills a dense weight with nearly normal values of standard deviation `scale`: random weights for
+    // capacity tests are made where they live. The same values for any number of threads.
+    int (*fill_random)(Backend*, Weight* w, uint32_t seed, float scale);
+    // The inverse of pack, for tests: rows [row, row + n_rows) as row-major float32.
     int (*unpack)(Backend*, const Weight* w, float* dst, int64_t row, int64_t n_rows);
 
     // Runs the step: block copies, fed-back tokens, then the ops in order. Returns at once with a

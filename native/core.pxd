@@ -190,6 +190,7 @@ cdef extern from "backend.h" namespace "rvllm" nogil:
         size_t (*memory_available)(Backend*) noexcept
         size_t (*weight_bytes)(Backend*, const Weight*) noexcept
         int (*pack)(Backend*, Weight*, const void*, DType, int64_t, int64_t) noexcept
+        int (*fill_random)(Backend*, Weight*, uint32_t, float) noexcept
         int (*unpack)(Backend*, const Weight*, float*, int64_t, int64_t) noexcept
         int (*submit)(Backend*, const OpCall*, int32_t, const KvCacheView*, StepInput*,
                       uint64_t*) noexcept

@@ -1,5 +1,5 @@
 """Plans on the native side: a device, a traced plan, and the plan bound to memory that an engine runs."""
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint8_t
 from libcpp.vector cimport vector
 
 from rvllm._native.core cimport (
@@ -52,10 +52,6 @@ cdef extern from "plan.h" namespace "rvllm" nogil:
                               const StepInput& step)
 
 
-cdef extern from "dummy.h" namespace "rvllm" nogil:
-    int pack_random(Backend* backend, Weight* w, uint32_t seed, float scale)
-
-
 cdef class Device:
     cdef Backend* ptr
 
@@ -83,6 +79,8 @@ cdef class BoundPlan:
     cdef readonly str kv_dtype
     # Owned memory, freed in __dealloc__.
     cdef Plan plan
+    cdef char* weights_memory
+    cdef size_t weights_bytes
     cdef void* step_memory
     cdef size_t step_bytes
     cdef char* arena_memory

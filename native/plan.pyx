@@ -81,9 +81,9 @@ cdef class Device:
         return self.ptr.memory_available(self.ptr)
 
     def weight_bytes(self, str format, str dtype, int64_t n, int64_t k) -> int:
-        """Return the resident bytes of a weight."""
+        """Return the resident bytes of a weight, padding included."""
         cdef Weight w = weight_of(format, dtype, n, k)
-        return self.ptr.weight_bytes(self.ptr, &w)
+        return aligned(self.ptr.weight_bytes(self.ptr, &w))
 
 
 cdef class Limits:
@@ -205,6 +205,10 @@ cdef Attrs attrs_of(dict values) except *:
     return attrs
 
 
+cdef size_t aligned(size_t n_bytes) noexcept nogil:
+    return (n_bytes + 63) // 64 * 64
+
+
 cdef void* allocate(Backend* backend, size_t n_bytes) except NULL:
     cdef void* p = backend.alloc(backend, n_bytes)
     if p == NULL:
@@ -215,6 +219,24 @@ cdef void* allocate(Backend* backend, size_t n_bytes) except NULL:
 cdef void release(Backend* backend, void* p, size_t n_bytes) noexcept nogil:
     if p != NULL:
         backend.free(backend, p, n_bytes)
+
+
+cdef int allocate_weights(BoundPlan plan) except -1:
+    """All weights are one allocation, each on a 64-byte boundary."""
+    cdef size_t i
+    cdef Weight* w
+    plan.weights_bytes = 0
+    for i in range(plan.plan.weights.size()):
+        w = &plan.plan.weights[i]
+        w.bytes = plan.backend.weight_bytes(plan.backend, w)
+        plan.weights_bytes += aligned(w.bytes)
+    plan.weights_memory = <char*>allocate(plan.backend, plan.weights_bytes)
+    cdef char* at = plan.weights_memory
+    for i in range(plan.plan.weights.size()):
+        w = &plan.plan.weights[i]
+        w.data = at
+        at += aligned(w.bytes)
+    return 0
 
 
 cdef int allocate_kv(BoundPlan plan, DType dtype, groups) except -1:
@@ -272,9 +294,7 @@ cdef class BoundPlan:
         self.max_model_len = max_model_len
         self.vocab_size = plan.c.buffers[plan.c.logits].cols
 
-        for i in range(self.plan.weights.size()):
-            self.plan.weights[i].bytes = self.backend.weight_bytes(self.backend, &self.plan.weights[i])
-            self.plan.weights[i].data = allocate(self.backend, self.plan.weights[i].bytes)
+        allocate_weights(self)
         allocate_kv(self, kv, groups)
         arena = plan_arena(self.plan, self.limits)
         self.arena_memory = <char*>allocate(self.backend, arena.bytes)
@@ -294,8 +314,7 @@ cdef class BoundPlan:
         cdef size_t i
         if self.backend == NULL:
             return
-        for i in range(self.plan.weights.size()):
-            release(self.backend, self.plan.weights[i].data, self.plan.weights[i].bytes)
+        release(self.backend, self.weights_memory, self.weights_bytes)
         for i in range(4):
             release(self.backend, self.kv[i].k, self.kv_bytes[i])
             release(self.backend, self.kv[i].v, self.kv_bytes[i])
@@ -308,11 +327,8 @@ cdef class BoundPlan:
 
     def memory_bytes(self) -> dict[str, int]:
         """Return what is allocated, by purpose."""
-        cdef size_t i, weights = 0
-        for i in range(self.plan.weights.size()):
-            weights += self.plan.weights[i].bytes
         return {
-            "weights": weights,
+            "weights": self.weights_bytes,
             "kv_cache": 2 * (self.kv_bytes[0] + self.kv_bytes[1] + self.kv_bytes[2] + self.kv_bytes[3]),
             "activations": self.arena_bytes,
             "step_input": self.step_bytes,
@@ -333,12 +349,12 @@ cdef class BoundPlan:
         if failed:
             raise RuntimeError((<const char*>self.backend.error).decode())
 
-    def pack_random(self, size_t index, uint32_t seed, float scale):
+    def fill_random(self, size_t index, uint32_t seed, float scale):
         """Fill weight `index` with nearly normal values of standard deviation `scale`."""
         cdef Weight* w = weight_at(self, index, 0, 0)
         cdef int failed
         with nogil:
-            failed = pack_random(self.backend, w, seed, scale)
+            failed = self.backend.fill_random(self.backend, w, seed, scale)
         if failed:
             raise RuntimeError((<const char*>self.backend.error).decode())
 

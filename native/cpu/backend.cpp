@@ -9,6 +9,7 @@
 #include "kernels.h"
 #include "memory.h"
 #include "pack.h"
+#include "random.h"
 
 namespace rvllm {
 namespace {
@@ -52,6 +53,10 @@ int reject_rows(Backend* b, const Weight* w, int64_t row, int64_t n_rows) {
 
 int pack(Backend* b, Weight* w, const void* src, DType src_dtype, int64_t row, int64_t n_rows) {
     return cpu_pack(w, src, src_dtype, row, n_rows, pool_of(b)) ? reject_rows(b, w, row, n_rows) : 0;
+}
+
+int fill_random(Backend* b, Weight* w, uint32_t seed, float scale) {
+    return cpu_fill_random(w, seed, scale, pool_of(b)) ? reject_rows(b, w, 0, w->n) : 0;
 }
 
 int unpack(Backend* b, const Weight* w, float* dst, int64_t row, int64_t n_rows) {
@@ -98,6 +103,7 @@ Backend* cpu_backend_create(int n_threads) {
     b->memory_available = memory_available;
     b->weight_bytes = weight_bytes;
     b->pack = pack;
+    b->fill_random = fill_random;
     b->unpack = unpack;
     b->submit = submit;
     b->wait = wait;

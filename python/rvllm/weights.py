@@ -209,7 +209,7 @@ def pack_dummy(plan: Plan, bound: BoundPlan, progress: Progress | None = None, s
         if values is not None:
             bound.pack(index, values.view(np.uint8), "f32", 0, w.n)
         else:
-            bound.pack_random(index, (seed + index) % 2**32, w.k**-0.5)
+            bound.fill_random(index, (seed + index) % 2**32, w.k**-0.5)
         if progress:
             progress(index + 1, len(weights))
 
