@@ -11,7 +11,7 @@ import jinja2
 import pytest
 from rvllm.chat_template import ChatTemplate
 from rvllm.errors import ConfigError, InvalidRequestError, ModelError
-from tiny_tokenizers import save
+from tiny_tokenizers import DEMO, save
 
 TEMPLATES = {path.stem: path.read_text() for path in (Path(__file__).parent / "chat_templates").glob("*.jinja")}
 CHATML, GEMMA, MACROS = TEMPLATES["chatml"], TEMPLATES["gemma"], TEMPLATES["macros"]
@@ -106,6 +106,18 @@ def test_same_as_transformers(name: str, chat: str, tokenizer_of: Any) -> None:
             else:
                 assert text is InvalidRequestError, (expected, options)
     assert n_equal > 0 or (name, chat) in {("gemma", "system"), *((n, "tools") for n in ("chatml", "gemma", "macros"))}
+
+
+@pytest.mark.parametrize("chat", ["one", "turns", "system"])
+def test_demo_model(chat: str) -> None:
+    from transformers import AutoTokenizer
+
+    template = ChatTemplate.from_dir(DEMO)
+    assert template is not None
+    expected = AutoTokenizer.from_pretrained(DEMO).apply_chat_template(
+        CHATS[chat], tokenize=False, add_generation_prompt=True
+    )
+    assert template.render(CHATS[chat]) == expected
 
 
 @pytest.mark.parametrize("text", ["tail", "tail  ", "\ntail \n", "", "   "])

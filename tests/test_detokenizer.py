@@ -23,6 +23,15 @@ def load(kind: str) -> Tokenizer:
     return Tokenizer(Backend.from_str(serialised(kind)), {"bos_token": "<s>", "eos_token": "</s>"})
 
 
+@functools.cache
+def byte_ids(kind: str) -> dict[bytes, int]:
+    """Return the tokens that are one byte; where bytes have tokens of their own, those."""
+    tokenizer = load(kind)
+    ids = {tokenizer.token_bytes(i): i for i in range(tokenizer.vocab_size) if len(tokenizer.token_bytes(i)) == 1}
+    own = {bytes([b]): tokenizer.backend.token_to_id(f"<0x{b:02X}>") for b in range(256)}
+    return ids if own[b"a"] is None else own
+
+
 def cut(ids: list[int], rng: random.Random) -> list[list[int]]:
     chunks = []
     while ids:
@@ -38,7 +47,7 @@ def run(detokenizer: Detokenizer, chunks: list[list[int]]) -> list[str]:
 
 def random_ids(tokenizer: Tokenizer, rng: random.Random) -> list[int]:
     """Draw ids with long runs of byte tokens, specials and ids that the vocabulary lacks."""
-    byte_like = [i for i in range(tokenizer.vocab_size) if isinstance(tokenizer._shown[i], bytes)]
+    byte_like = [i for i in range(tokenizer.vocab_size) if "\ufffd" in tokenizer.token_str(i)]
     real = tokenizer.encode(TEXT, add_special_tokens=False)
     special = sorted(tokenizer.special_ids)
     ids: list[int] = []
@@ -70,15 +79,13 @@ def test_equals_full_decoding_of_random_tokens(kind: str, skip: bool) -> None:
         assert detokenizer.stopped is None
 
 
-@pytest.mark.parametrize("kind", ["byte_level", "llama2", "gemma"])
-@settings(max_examples=300, deadline=None)
+@pytest.mark.parametrize("kind", ["demo", "byte_level", "llama2", "gemma"])
+@settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_equals_full_decoding_of_bytes(kind: str, data: st.DataObject) -> None:
     """Near-valid UTF-8: every way a character can be cut short, overlong or out of range."""
     tokenizer = load(kind)
-    ids_of = {tokenizer.token_bytes(i): i for i in range(tokenizer.vocab_size) if len(tokenizer.token_bytes(i)) == 1}
-    if kind != "byte_level":
-        ids_of = {bytes([b]): tokenizer.backend.token_to_id(f"<0x{b:02X}>") for b in range(256)}
+    ids_of = byte_ids(kind)
     byte = st.one_of(
         st.sampled_from([0x41, 0x80, 0xA0, 0x9F, 0xBF, 0xC2, 0xE0, 0xED, 0xEF, 0xF0, 0xF4, 0x90, 0x8F, 0xFF]),
         st.integers(0, 255),
@@ -94,7 +101,7 @@ def test_equals_full_decoding_of_bytes(kind: str, data: st.DataObject) -> None:
     assert "".join(run(detokenizer, [[i] for i in ids])) == tokenizer.backend.decode(ids[:]), ids
 
 
-@pytest.mark.parametrize("kind", ["byte_level", "llama2", "gemma"])
+@pytest.mark.parametrize("kind", ["demo", "byte_level", "llama2", "gemma"])
 def test_never_half_a_character(kind: str) -> None:
     tokenizer = load(kind)
     ids = tokenizer.encode(TEXT * 3, add_special_tokens=False)
@@ -139,7 +146,7 @@ def test_byte_runs_from_a_hand_made_table() -> None:
     assert texts(1, 2) == ["", "", "\ufffd\ufffd"]
 
 
-@pytest.mark.parametrize("kind", ["llama2", "gemma", "byte_level", "unigram"])
+@pytest.mark.parametrize("kind", ["demo", "llama2", "gemma", "byte_level", "unigram"])
 def test_text_continues_the_prompt(kind: str) -> None:
     tokenizer = load(kind)
     whole = "The quick brown fox jumps over the lazy dog."
@@ -202,7 +209,7 @@ def expected_stop(text: str, stops: list[str]) -> tuple[int, str] | None:
     return None
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(
     st.lists(st.text("abé", max_size=6), max_size=12),
     st.lists(st.text("abé", min_size=1, max_size=5), min_size=1, max_size=4),
@@ -240,7 +247,7 @@ def test_stop_string_that_almost_matches_everywhere() -> None:
     assert out + matcher.flush() == text
 
 
-@pytest.mark.parametrize("kind", ["byte_level", "llama2", "wordpiece"])
+@pytest.mark.parametrize("kind", ["demo", "byte_level", "llama2", "wordpiece"])
 def test_stop_strings_over_token_and_chunk_borders(kind: str) -> None:
     """Whatever the cut into chunks: the same text, stop string and number of tokens."""
     tokenizer = load(kind)

@@ -116,7 +116,10 @@ def no_decoder() -> Tokenizer:
     return _with_added(tokenizer)
 
 
+DEMO = Path(__file__).parent.parent / "python" / "rvllm" / "demo"
+
 BUILDERS = {
+    "demo": functools.partial(Tokenizer.from_file, str(DEMO / "tokenizer.json")),
     "byte_level": byte_level,
     "llama2": byte_fallback,
     "gemma": functools.partial(byte_fallback, 0),

@@ -131,6 +131,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         del self.globals["lipsum"]
         self.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
         self.globals |= {"dict": _Dict(), "namespace": _Namespace}
+        self.binop_table |= {"+": _add, "*": _multiply, "**": _power, "%": _modulo}
         for name in ("batch", "center", "format", "indent", "replace", "slice", "truncate", "wordwrap"):
             self.filters[name] = _bounded_filter(self.filters[name])
         self.filters |= {"tojson": _tojson, "join": _join, _TICK: _tick, _CONCAT: _concat}
@@ -144,23 +145,6 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         return super().is_safe_attribute(obj, attr, value) and not (isinstance(obj, str) and attr == "translate")
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if operator == "+":
-            if isinstance(left, str | list | tuple) and isinstance(right, str | list | tuple):
-                _check_size(len(left) + len(right))
-        elif operator == "*":
-            for sequence, count in ((left, right), (right, left)):
-                if isinstance(sequence, str | list | tuple) and isinstance(count, int):
-                    _check_size(len(sequence) * count)
-            if isinstance(left, int) and isinstance(right, int):
-                _check_bits(left.bit_length() + right.bit_length())
-        elif operator == "**":
-            if isinstance(left, int) and isinstance(right, int):
-                _check_bits(left.bit_length() * abs(right))
-        elif isinstance(left, str):
-            _check_growth(left, "format", right if isinstance(right, tuple) else (right,))
-        return super().call_binop(context, operator, left, right)
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         owner = getattr(getattr(__obj, "__wrapped__", __obj), "__self__", None)  # str.format comes wrapped
@@ -180,6 +164,36 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
             return "".join(parts)
         finally:
             _deadline.at = float("inf")
+
+
+_SEQUENCES = (str, list, tuple)
+
+
+def _add(left: Any, right: Any) -> Any:
+    if isinstance(left, _SEQUENCES) and isinstance(right, _SEQUENCES):
+        _check_size(len(left) + len(right))
+    return left + right
+
+
+def _multiply(left: Any, right: Any) -> Any:
+    for sequence, count in ((left, right), (right, left)):
+        if isinstance(sequence, _SEQUENCES) and isinstance(count, int):
+            _check_size(len(sequence) * count)
+    if isinstance(left, int) and isinstance(right, int):
+        _check_bits(left.bit_length() + right.bit_length())
+    return left * right
+
+
+def _power(left: Any, right: Any) -> Any:
+    if isinstance(left, int) and isinstance(right, int):
+        _check_bits(left.bit_length() * abs(right))
+    return left**right
+
+
+def _modulo(left: Any, right: Any) -> Any:
+    if isinstance(left, str):
+        _check_growth(left, "format", right if isinstance(right, tuple) else (right,))
+    return left % right
 
 
 def _check_bits(n_bits: int) -> None:

@@ -260,18 +260,18 @@ class WindowVocabulary:
     def __init__(self, tokenizer: tokenizers.Tokenizer, added: dict[int, str]):
         self._tokenizer = tokenizer
         self._added = added
+        self._alone = Pieces(lambda token_id: tokenizer.decode([token_id], skip_special_tokens=False))
 
     def piece(self, token_id: int) -> str | bytes | None:
         """Return what the token adds to itself: its text inside a sequence rather than at the start of one."""
-        decode = self._tokenizer.decode
         if token_id in self._added or self._tokenizer.id_to_token(token_id) is None:
             return self._added.get(token_id)
-        once = decode([token_id], skip_special_tokens=False)
-        twice = decode([token_id, token_id], skip_special_tokens=False)
+        once = self._tokenizer.decode([token_id], skip_special_tokens=False)
+        twice = self._tokenizer.decode([token_id, token_id], skip_special_tokens=False)
         return twice[len(once) :] if twice.startswith(once) and len(twice) > len(once) else once
 
     def decoder(self, pieces: Pieces, tail: Sequence[int], join_added: bool) -> TextDecoder:
-        return WindowText(self._tokenizer, pieces, tail, self._added if join_added else {})
+        return WindowText(self._tokenizer.decode, pieces, self._alone, tail, self._added if join_added else {})
 
 
 class WindowText:
@@ -281,17 +281,29 @@ class WindowText:
     two tokens of `joined` no space is put.
     """
 
-    __slots__ = ("_after_joined", "_decode", "_joined", "_pieces", "_pushed", "_sent", "_sent_text", "_window")
+    __slots__ = (
+        "_after_joined",
+        "_alone",
+        "_decode",
+        "_joined",
+        "_pieces",
+        "_pushed",
+        "_sent",
+        "_sent_text",
+        "_window",
+    )
 
     def __init__(
         self,
-        tokenizer: tokenizers.Tokenizer,
+        decode: Callable[..., str],
         pieces: Pieces,
+        alone: Pieces,
         tail: Sequence[int] = (),
         joined: dict[int, str] | None = None,
     ):
-        self._decode = tokenizer.decode
+        self._decode = decode
         self._pieces = pieces
+        self._alone = alone  # the decoding of each token by itself: what most windows shrink to
         self._joined = joined or {}
         self._window = [token_id for token_id in tail if pieces[token_id] is not None]
         self._sent = len(self._window)  # tokens of the window whose text has been sent
@@ -324,9 +336,9 @@ class WindowText:
 
     def _advance(self, text: str) -> str:
         new = text[len(self._sent_text) :]
-        del self._window[: self._sent]
-        self._sent = len(self._window)
-        self._sent_text = self._text()
+        window = self._window = self._window[self._sent :]
+        self._sent = len(window)
+        self._sent_text = self._alone[window[0]] if len(window) == 1 else self._text()
         return new
 
 
