@@ -323,6 +323,7 @@ cdef extern from "mailbox.h" namespace "rvllm" nogil:
         CommandKind kind
         Request* request
         uint64_t id
+        int32_t choice
 
     cdef cppclass Mailbox:
         Mailbox()

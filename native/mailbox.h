@@ -22,6 +22,7 @@ struct Command {
     enum Kind : uint8_t { add, cancel, stop } kind = stop;
     Request* request = nullptr;  // add: ownership moves
     uint64_t id = 0;             // cancel
+    int32_t choice = -1;         // cancel: this choice only; -1: all
 };
 
 class Mailbox {

@@ -19,6 +19,7 @@ class EngineConfig:
     dtype: str = "auto"  # of the weights: auto (as stored), float32, float16, bfloat16
     kv_cache_dtype: str = "auto"  # auto: the weights' type
     load_format: str = "auto"  # auto | safetensors | dummy (random weights of the right shapes)
+    chat_template: str | None = None  # a file or an inline template; default: the tokenizer's
     generation_config: str = "auto"  # auto: the model's generation_config.json | "none" | a directory
     max_model_len: int | None = None
     max_num_batched_tokens: int | None = None  # token budget of a step

@@ -1,0 +1,413 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""The engine thread: commands in, steps, events out.
+
+One native thread owns the scheduler, the blocks, the sampler and the bound plan, and never takes the GIL: commands and
+events pass through mailbox.h. The methods of EngineCore are the other side of that mailbox and run on Python threads.
+The loop is noexcept; a step that fails ends the requests of that step and nothing else.
+"""
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libcpp cimport bool as cbool
+from libcpp.utility cimport pair
+from libcpp.vector cimport vector
+
+from rvllm._native.blocks cimport BlockManager
+from rvllm._native.core cimport (
+    Command, Event, EventKind, FinishReason, Mailbox, Outbox, Request, SampleResult, Sequence, StepInput,
+    TopToken, command_add, command_cancel, command_stop, step_copy, step_input_bytes, step_input_layout,
+)
+from rvllm._native.plan cimport BoundPlan
+from rvllm._native.sampler cimport Sampler, ThreadPool
+from rvllm._native.scheduler cimport Scheduler
+
+
+cdef extern from "engine_thread.h" namespace "rvllm" nogil:
+    ctypedef void (*ThreadMain)(void*) noexcept
+    int64_t monotonic_us()
+
+    cdef cppclass Gauge:
+        int64_t get()
+        void set(int64_t)
+        void add(int64_t)
+
+    cdef cppclass Log2Histogram:
+        void observe(int64_t)
+        Gauge* counts
+        Gauge sum
+
+    cdef cppclass EngineCounters:
+        EngineCounters()
+        Gauge heartbeat_us
+        Gauge idle
+        Gauge alive
+        Gauge steps
+        Gauge failed_steps
+        Gauge n_running
+        Gauge n_waiting
+        Gauge n_free_blocks
+        Gauge n_preemptions
+        Gauge prefix_queries
+        Gauge prefix_hits
+        Gauge prompt_tokens
+        Gauge generation_tokens
+        Log2Histogram step_us
+        Log2Histogram host_us
+        Log2Histogram step_tokens
+
+    cdef cppclass EngineThread:
+        EngineThread()
+        void start(ThreadMain main, void* arg) except +
+        cbool joinable()
+        void join()
+        int64_t cpu_us()
+
+    cdef int HISTOGRAM_BUCKETS "rvllm::Log2Histogram::kBuckets"
+
+
+cdef enum:
+    MAX_DEPTH = 2
+
+
+cdef struct Flight:
+    # One step between submit and update: its input, and what the sampler drew.
+    StepInput* step
+    void* memory
+    SampleResult* results
+    TopToken* tops
+
+
+cdef class EngineCore:
+    """The native engine: a thread, and the Python side of its mailbox.
+
+    Built from parts that it then owns alone: nothing else may touch `plan`, `scheduler`, `blocks` or `sampler` while the
+    thread runs. `depth` is the number of steps in flight: 2 schedules step i + 1 before the result of step i is known.
+    """
+    cdef BoundPlan plan
+    cdef Scheduler scheduler
+    cdef BlockManager blocks
+    cdef Sampler sampler
+    cdef Mailbox mailbox
+    cdef EngineCounters counters
+    cdef EngineThread thread
+    cdef vector[Command] commands
+    cdef Outbox outbox      # engine thread
+    cdef Outbox received    # reader
+    cdef Flight flights[MAX_DEPTH]
+    cdef int depth
+    cdef int max_top
+
+    def __cinit__(self):
+        cdef int i
+        for i in range(MAX_DEPTH):
+            self.flights[i].step = NULL
+            self.flights[i].memory = NULL
+            self.flights[i].results = NULL
+            self.flights[i].tops = NULL
+
+    def __init__(self, BoundPlan plan not None, Scheduler scheduler not None, BlockManager blocks not None,
+                 Sampler sampler not None, *, int depth=1, int max_top=20):
+        cdef int i
+        cdef size_t rows = plan.limits.max_rows
+        if not 1 <= depth <= MAX_DEPTH:
+            raise ValueError(f"depth is {depth}: use 1 or 2")
+        self.plan, self.scheduler, self.blocks, self.sampler = plan, scheduler, blocks, sampler
+        self.depth = depth
+        self.max_top = max_top
+        for i in range(depth):
+            self.flights[i].step = new StepInput()
+            self.flights[i].memory = calloc(1, step_input_bytes(plan.limits) + 64)
+            self.flights[i].results = <SampleResult*> calloc(rows, sizeof(SampleResult))
+            self.flights[i].tops = <TopToken*> calloc(rows * max(max_top, 1), sizeof(TopToken))
+            if not self.flights[i].memory or not self.flights[i].results or not self.flights[i].tops:
+                raise MemoryError("no memory for the step inputs")
+            step_input_layout(self.flights[i].step, plan.limits,
+                              <void*> ((<size_t> self.flights[i].memory + 63) & ~<size_t> 63))
+            self.flights[i].step.last_token = plan.device_step.last_token
+
+    def __dealloc__(self):
+        cdef int i
+        if self.thread.joinable():
+            self.stop_thread()
+        for i in range(MAX_DEPTH):
+            del self.flights[i].step
+            free(self.flights[i].memory)
+            free(self.flights[i].results)
+            free(self.flights[i].tops)
+
+    # ---- the Python side ---------------------------------------------------------------------------
+
+    def start(self):
+        """Start the engine thread."""
+        if self.thread.joinable():
+            raise RuntimeError("the engine runs already")
+        self.counters.heartbeat_us.set(monotonic_us())
+        self.counters.n_free_blocks.set(self.blocks.n_free())
+        self.counters.alive.set(1)
+        self.thread.start(<ThreadMain> <void*> engine_main, <void*> self)
+
+    def stop(self):
+        """End the engine thread after the step it is in; unfinished requests get no further event."""
+        if self.thread.joinable():
+            self.stop_thread()
+
+    cdef void stop_thread(self):
+        cdef Command command
+        command.kind = command_stop
+        with nogil:
+            self.mailbox.send(command)
+            self.thread.join()
+
+    def fileno(self) -> int:
+        """Return the eventfd that becomes readable when drain() has something."""
+        return self.mailbox.fileno()
+
+    def add(self, uint64_t request_id, const int32_t[::1] prompt, params, int n_choices, *, uint64_t seed,
+            int32_t max_tokens, eos_token_ids=(), bad_words=(), int32_t priority=0, int64_t deadline_us=0,
+            uint64_t extras_hash=0):
+        """Hand a request to the engine.
+
+        `prompt` holds token ids that the caller has checked against the vocabulary; `params` is a SamplingParams whose
+        ranges the caller has checked. `bad_words` are token id sequences; `deadline_us` is on the monotonic clock.
+        """
+        cdef Request* r = new Request()
+        cdef size_t i
+        cdef size_t n_prompt = prompt.shape[0]
+        cdef pair[int32_t, float] bias
+        cdef Command command
+        cdef Sequence* s
+        try:
+            r.id = request_id
+            r.priority = priority
+            r.arrival_us = monotonic_us()
+            r.deadline_us = deadline_us
+            r.extras_hash = extras_hash
+            r.params.temperature = params.temperature
+            r.params.top_p = params.top_p
+            r.params.min_p = params.min_p
+            r.params.top_k = max(params.top_k, 0)
+            r.params.repetition_penalty = params.repetition_penalty
+            r.params.frequency_penalty = params.frequency_penalty
+            r.params.presence_penalty = params.presence_penalty
+            r.params.seed = seed
+            r.params.n = n_choices
+            r.params.max_tokens = max_tokens
+            r.params.min_tokens = params.min_tokens
+            r.params.n_logprobs = -1 if params.logprobs is None else params.logprobs
+            r.params.n_prompt_logprobs = -1 if params.prompt_logprobs is None else params.prompt_logprobs
+            r.params.ignore_eos = params.ignore_eos
+            r.params.eos_token_ids = eos_token_ids
+            r.params.stop_token_ids = params.stop_token_ids
+            for token, value in (params.logit_bias or {}).items():
+                bias.first = token
+                bias.second = value
+                r.params.logit_bias.push_back(bias)
+            r.params.allowed_token_ids = params.allowed_token_ids or ()
+            for word in bad_words:
+                r.params.bad_words.push_back(word)
+            r.n_unfinished = n_choices
+            r.sequences.resize(n_choices)
+            for i in range(r.sequences.size()):
+                s = &r.sequences[i]
+                s.request = r
+                s.choice = <int32_t> i
+                s.n_prompt = <int32_t> n_prompt
+                s.tokens.reserve(n_prompt + max_tokens)
+                if n_prompt:
+                    s.tokens.assign(&prompt[0], &prompt[0] + n_prompt)
+        except BaseException:
+            del r
+            raise
+        command.kind = command_add
+        command.request = r
+        with nogil:
+            self.mailbox.send(command)
+
+    def cancel(self, uint64_t request_id, int32_t choice=-1):
+        """End a request, or one of its choices, within a step. Unknown or finished ones are ignored."""
+        cdef Command command
+        command.kind = command_cancel
+        command.id = request_id
+        command.choice = choice
+        with nogil:
+            self.mailbox.send(command)
+
+    def drain(self) -> list:
+        """Return every event since the last call, in order.
+
+        Each is a tuple (request id, kind, choice, token, finish reason, microseconds, logprob), where kind is one of
+        EVENT_*, and logprob is None or (index, log-probability, rank, [(token, log-probability), ...]).
+        """
+        cdef list out = []
+        cdef size_t i
+        cdef Event* e
+        self.mailbox.drain(&self.received)
+        for i in range(self.received.events.size()):
+            e = &self.received.events[i]
+            out.append((e.request_id, <int> e.kind, e.choice, e.token, <int> e.finish, e.t_us,
+                        self.logprob_of(e) if e.has_logprob else None))
+        return out
+
+    cdef tuple logprob_of(self, Event* e):
+        cdef list top = []
+        cdef uint32_t i
+        for i in range(e.top_start, e.top_start + e.n_top):
+            top.append((self.received.tops[i].token, self.received.tops[i].logprob))
+        return (e.index, e.logprob, e.rank, top)
+
+    def stats(self) -> dict:
+        """Return the counters of the engine thread; see EngineCounters in engine_thread.h."""
+        cdef EngineCounters* c = &self.counters
+        cdef int64_t now = monotonic_us()
+        return {
+            "alive": bool(c.alive.get()),
+            "idle": bool(c.idle.get()),
+            "heartbeat_age_s": (now - c.heartbeat_us.get()) * 1e-6,
+            "steps": c.steps.get(),
+            "failed_steps": c.failed_steps.get(),
+            "n_running": c.n_running.get(),
+            "n_waiting": c.n_waiting.get(),
+            "n_free_blocks": c.n_free_blocks.get(),
+            "preemptions": c.n_preemptions.get(),
+            "prefix_queries": c.prefix_queries.get(),
+            "prefix_hits": c.prefix_hits.get(),
+            "prompt_tokens": c.prompt_tokens.get(),
+            "generation_tokens": c.generation_tokens.get(),
+            "thread_cpu_s": self.thread.cpu_us() * 1e-6,
+        }
+
+    def histograms(self) -> dict:
+        """Return {name: ([count per power-of-two bucket], sum)} for step_us, host_us and step_tokens."""
+        cdef EngineCounters* c = &self.counters
+        cdef int i
+        return {
+            "step_us": ([c.step_us.counts[i].get() for i in range(HISTOGRAM_BUCKETS)], c.step_us.sum.get()),
+            "host_us": ([c.host_us.counts[i].get() for i in range(HISTOGRAM_BUCKETS)], c.host_us.sum.get()),
+            "step_tokens": ([c.step_tokens.counts[i].get() for i in range(HISTOGRAM_BUCKETS)],
+                            c.step_tokens.sum.get()),
+        }
+
+    # ---- the engine thread -------------------------------------------------------------------------
+
+    cdef void obey(self, Command* command, int64_t now) noexcept nogil:
+        cdef int refused
+        if command.kind == command_add:
+            refused = self.scheduler.add(command.request)
+            if refused:
+                self.refuse(command.request, now)
+        elif command.kind == command_cancel:
+            self.scheduler.cancel(command.id, command.choice, FinishReason.abort, &self.outbox)
+
+    cdef void refuse(self, Request* r, int64_t now) noexcept nogil:
+        # The front door checks what the scheduler checks, so this is a request that raced with another.
+        cdef Event e
+        cdef int32_t i
+        for i in range(r.params.n):
+            e.request_id = r.id
+            e.t_us = now
+            e.choice = i
+            e.kind = EventKind.finished
+            e.finish = FinishReason.error
+            self.outbox.events.push_back(e)
+        del r
+
+    cdef int execute(self, Flight* flight) noexcept nogil:
+        """Run the forward pass and the sampler of a scheduled step. Nonzero: the step failed."""
+        cdef uint64_t ticket = 0
+        cdef StepInput* step = flight.step
+        cdef int32_t i
+        cdef int failed
+        for i in range(step.n_admitted):
+            failed = self.sampler.reset(<Sequence*> step.admitted[i])
+            if failed:
+                return failed
+        step_copy(&self.plan.device_step, step)
+        failed = self.plan.backend.submit(self.plan.backend, self.plan.calls.data(),
+                                          <int32_t> self.plan.calls.size(), &self.plan.kv[0],
+                                          &self.plan.device_step, &ticket)
+        if not failed:
+            failed = self.plan.backend.wait(self.plan.backend, ticket)
+        if not failed and step.n_sample_rows:
+            failed = self.sampler.sample(<ThreadPool*> self.plan.backend.device, self.plan.logits,
+                                         self.plan.logits_stride, step, flight.results, flight.tops, self.max_top)
+        return failed
+
+    cdef void count(self, StepInput* step) noexcept nogil:
+        cdef EngineCounters* c = &self.counters
+        c.n_running.set(self.scheduler.n_running)
+        c.n_waiting.set(self.scheduler.n_waiting)
+        c.n_free_blocks.set(self.blocks.n_free())
+        c.n_preemptions.set(self.scheduler.n_preemptions)
+        c.prefix_queries.set(self.scheduler.n_prefix_queries)
+        c.prefix_hits.set(self.scheduler.n_prefix_hits)
+        c.prompt_tokens.set(self.scheduler.n_prompt_tokens)
+        c.generation_tokens.set(self.scheduler.n_generated)
+        if step is not NULL:
+            c.steps.add(1)
+            c.step_tokens.observe(step.n_tokens)
+
+    cdef void loop(self) noexcept nogil:
+        cdef int head = 0        # flight to update next
+        cdef int in_flight = 0
+        cdef size_t i
+        cdef int64_t now, started, executed, busy
+        cdef cbool scheduled
+        cdef Flight* flight
+        while True:
+            if not in_flight and not self.scheduler.has_work():
+                self.count(NULL)
+                self.counters.idle.set(1)
+                self.mailbox.receive(&self.commands, True)
+                self.counters.idle.set(0)
+            else:
+                self.mailbox.receive(&self.commands, False)
+            now = monotonic_us()
+            started = now
+            self.counters.heartbeat_us.set(now)
+            for i in range(self.commands.size()):
+                if self.commands[i].kind == command_stop:
+                    self.counters.alive.set(0)
+                    self.mailbox.notify()
+                    return
+                self.obey(&self.commands[i], now)
+
+            busy = 0
+            flight = &self.flights[(head + in_flight) % self.depth]
+            scheduled = self.scheduler.schedule(flight.step, now, &self.outbox)
+            if scheduled:
+                executed = monotonic_us()
+                in_flight += 1
+                if self.execute(flight):
+                    self.counters.failed_steps.add(1)
+                    # Results of earlier steps first, so that the failed requests end with all they had.
+                    while in_flight > 1:
+                        self.update(&self.flights[head])
+                        head = (head + 1) % self.depth
+                        in_flight -= 1
+                    self.scheduler.fail(flight.step, monotonic_us(), &self.outbox)
+                    head = (head + 1) % self.depth
+                    in_flight = 0
+                busy = monotonic_us() - executed
+            if in_flight == self.depth or (in_flight and not scheduled):
+                self.update(&self.flights[head])
+                head = (head + 1) % self.depth
+                in_flight -= 1
+            self.count(flight.step if scheduled else NULL)
+            self.mailbox.publish(&self.outbox)
+            if scheduled:
+                now = monotonic_us()
+                self.counters.step_us.observe(now - started)
+                self.counters.host_us.observe(now - started - busy)
+
+    cdef void update(self, Flight* flight) noexcept nogil:
+        self.scheduler.update(flight.step, flight.results, flight.tops, self.max_top, monotonic_us(), &self.outbox)
+
+
+cdef void engine_main(EngineCore core) noexcept nogil:
+    core.loop()
+
+
+EVENT_STARTED = <int> EventKind.started
+EVENT_TOKEN = <int> EventKind.token
+EVENT_PROMPT_LOGPROB = <int> EventKind.prompt_logprob
+EVENT_FINISHED = <int> EventKind.finished
+FINISH_REASONS = (None, "stop", "length", "abort", "error", "deadline")

@@ -1,0 +1,91 @@
+// What the engine thread needs from the operating system: the thread itself, a clock, and counters
+// that other threads may read at any time.
+#pragma once
+#include <pthread.h>
+#include <time.h>
+
+#include <atomic>
+#include <cstdint>
+#include <thread>
+
+namespace rvllm {
+
+// Microseconds of CLOCK_MONOTONIC, the clock of Python's time.monotonic().
+inline int64_t monotonic_us() {
+    timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return static_cast<int64_t>(t.tv_sec) * 1000000 + t.tv_nsec / 1000;
+}
+
+// A native thread that runs one function. It is not a Python thread and never becomes one.
+class EngineThread {
+public:
+    using Main = void (*)(void*);
+    void start(Main main, void* arg) {
+        thread_ = std::thread([main, arg] {
+            pthread_setname_np(pthread_self(), "rvllm-engine");
+            main(arg);
+        });
+    }
+    bool joinable() const { return thread_.joinable(); }
+    void join() { thread_.join(); }
+    // CPU time the thread has used, in microseconds.
+    int64_t cpu_us() {
+        clockid_t clock;
+        timespec t;
+        if (!thread_.joinable() || pthread_getcpuclockid(thread_.native_handle(), &clock) ||
+            clock_gettime(clock, &t))
+            return 0;
+        return static_cast<int64_t>(t.tv_sec) * 1000000 + t.tv_nsec / 1000;
+    }
+
+private:
+    std::thread thread_;
+};
+
+// A counter or gauge with one writer, the engine thread; read by others without order.
+class Gauge {
+public:
+    int64_t get() const { return value_.load(std::memory_order_relaxed); }
+    void set(int64_t v) { value_.store(v, std::memory_order_relaxed); }
+    void add(int64_t v) { set(get() + v); }
+
+private:
+    std::atomic<int64_t> value_{0};
+};
+
+// Counts of values by power of two: bucket i counts values in (2^(i-1), 2^i]; the last is open.
+class Log2Histogram {
+public:
+    static constexpr int kBuckets = 32;
+    void observe(int64_t v) {
+        int i = 0;
+        while (i < kBuckets - 1 && (int64_t{1} << i) < v) ++i;
+        counts[i].add(1);
+        sum.add(v);
+    }
+    Gauge counts[kBuckets];
+    Gauge sum;
+};
+
+// What the engine thread tells about itself.
+struct EngineCounters {
+    Gauge heartbeat_us;  // when the loop last turned
+    Gauge idle;          // 1 while it sleeps because there is nothing to do
+    Gauge alive;         // 1 from start to end of the thread
+    Gauge steps;
+    Gauge failed_steps;
+    Gauge n_running;
+    Gauge n_waiting;
+    Gauge n_free_blocks;
+    Gauge n_preemptions;
+    Gauge prefix_queries;  // prompt tokens looked up in the prefix cache
+    Gauge prefix_hits;     // of these, found
+    Gauge prompt_tokens;   // computed or found
+    Gauge generation_tokens;
+    Log2Histogram step_us;      // wall time of a step, schedule to publish
+    Log2Histogram host_us;      // of that, outside the forward pass and the sampler
+    Log2Histogram step_tokens;  // tokens of a step, prompt and output
+};
+
+}  // namespace rvllm
