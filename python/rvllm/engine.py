@@ -81,11 +81,22 @@ class RequestHandle:
 class _Choice:
     """Events of one choice, gathered between two updates."""
 
-    __slots__ = ("detokenizer", "done", "finish_reason", "index", "logprobs", "stop_reason", "tokens", "touched")
+    __slots__ = (
+        "detokenizer",
+        "done",
+        "finish_reason",
+        "include_stop",
+        "index",
+        "logprobs",
+        "stop_reason",
+        "tokens",
+        "touched",
+    )
 
-    def __init__(self, index: int, detokenizer, with_logprobs: bool):
+    def __init__(self, index: int, detokenizer, with_logprobs: bool, include_stop: bool):
         self.index = index
         self.detokenizer = detokenizer  # None: tokens only
+        self.include_stop = include_stop
         self.tokens: list[int] = []
         self.logprobs: list[TokenLogprob] | None = [] if with_logprobs else None
         self.finish_reason: str | None = None
@@ -113,8 +124,8 @@ class _Choice:
     def _detokenize(self) -> str:
         detokenizer = self.detokenizer
         before = detokenizer.n_tokens
-        # The token that ended the choice is part of the answer but not of its text, unless it is a limit.
-        hidden = self.finish_reason == "stop"
+        # A token that stopped the choice is part of the answer, but of its text only when asked for.
+        hidden = self.finish_reason == "stop" and not self.include_stop
         text = detokenizer.push(self.tokens[:-1] if hidden else self.tokens)
         if detokenizer.stopped is not None:
             self.finish_reason = "stop"
@@ -243,7 +254,10 @@ class Engine:
             )
 
         handle = RequestHandle(self._next_id, len(prompt), params, on_update)
-        handle.choices = [_Choice(i, self._detokenizer(params), params.logprobs is not None) for i in range(params.n)]
+        handle.choices = [
+            _Choice(i, self._detokenizer(params), params.logprobs is not None, params.include_stop_str_in_output)
+            for i in range(params.n)
+        ]
         self._core.add(
             handle.id,
             array("i", prompt),
