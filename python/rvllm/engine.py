@@ -1,8 +1,8 @@
 """The engine as Python sees it: prompts in, updates out.
 
-Engine.load() builds everything and starts the engine thread. submit() hands a request over; its updates arrive as calls
-of `on_update`, either in an asyncio event loop (attach) or from poll() in a plain program. Text is made here: the engine
-thread knows token ids only.
+Engine.load() builds everything and starts the engine thread. submit() hands a request over; its updates arrive as
+calls of `on_update`, either in an asyncio event loop (attach) or from poll() in a plain program. Text is made here: the
+engine thread knows token ids only.
 """
 
 from __future__ import annotations
