@@ -1,4 +1,4 @@
-"""The engine end to end on a tiny random model: same tokens however they are scheduled, and a thread apart from Python."""
+"""The engine end to end on a tiny random model: the same tokens however they are scheduled, apart from Python."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import threading
 import time
 
 import pytest
-from tiny_models import write_tiny_llama
 
 from rvllm import LLM, SamplingParams
 from rvllm.errors import InvalidRequestError, QueueFullError
+from tiny_models import write_tiny_llama
 
 
 @pytest.fixture(scope="module")
