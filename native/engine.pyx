@@ -93,6 +93,7 @@ cdef class EngineCore:
     cdef Outbox outbox      # engine thread
     cdef Outbox received    # reader
     cdef Flight flights[MAX_DEPTH]
+    cdef int32_t* last_token  # by sampler slot: written by the sampler, read by the next step
     cdef int depth
     cdef int max_top
 
@@ -113,6 +114,10 @@ cdef class EngineCore:
         self.plan, self.scheduler, self.blocks, self.sampler = plan, scheduler, blocks, sampler
         self.depth = depth
         self.max_top = max_top
+        self.last_token = <int32_t*> calloc(plan.limits.max_seqs, sizeof(int32_t))
+        if not self.last_token:
+            raise MemoryError("no memory for the last tokens")
+        plan.device_step.last_token = self.last_token
         for i in range(depth):
             self.flights[i].step = new StepInput()
             self.flights[i].memory = calloc(1, step_input_bytes(plan.limits) + 64)
@@ -122,7 +127,7 @@ cdef class EngineCore:
                 raise MemoryError("no memory for the step inputs")
             step_input_layout(self.flights[i].step, plan.limits,
                               <void*> ((<size_t> self.flights[i].memory + 63) & ~<size_t> 63))
-            self.flights[i].step.last_token = plan.device_step.last_token
+            self.flights[i].step.last_token = self.last_token
 
     def __dealloc__(self):
         cdef int i
@@ -133,6 +138,7 @@ cdef class EngineCore:
             free(self.flights[i].memory)
             free(self.flights[i].results)
             free(self.flights[i].tops)
+        free(self.last_token)
 
     # ---- the Python side ---------------------------------------------------------------------------
 
@@ -320,7 +326,7 @@ cdef class EngineCore:
             failed = self.sampler.reset(<Sequence*> step.admitted[i])
             if failed:
                 return failed
-        step_copy(&self.plan.device_step, step)
+        step_copy(&self.plan.device_step, step, self.plan.limits)
         failed = self.plan.backend.submit(self.plan.backend, self.plan.calls.data(),
                                           <int32_t> self.plan.calls.size(), &self.plan.kv[0],
                                           &self.plan.device_step, &ticket)

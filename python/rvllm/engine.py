@@ -14,7 +14,8 @@ import select
 import time
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 
 from rvllm._native.blocks import BlockManager
 from rvllm._native.engine import (
@@ -27,6 +28,7 @@ from rvllm._native.engine import (
 )
 from rvllm._native.sampler import Sampler
 from rvllm._native.scheduler import Scheduler
+from rvllm.config import GenerationDefaults
 from rvllm.engine_config import EngineConfig
 from rvllm.errors import InvalidRequestError, QueueFullError
 from rvllm.loader import LoadedModel, load
@@ -162,7 +164,7 @@ class Engine:
     """A loaded model and the native thread that runs it."""
 
     def __init__(self, loaded: LoadedModel, config: EngineConfig, tokenizer=None, chat_template=None):
-        plan = loaded.plan
+        plan, sizes = loaded.plan, loaded.sizes
         self.config = config
         self.loaded = loaded
         self.model_name = config.served_model_name or config.model
@@ -170,24 +172,24 @@ class Engine:
         self.chat_template = chat_template
         self.max_model_len: int = plan.max_model_len
         self.vocab_size: int = plan.vocab_size
-        self.generation_defaults: dict[str, object] = loaded.generation_defaults
+        self.generation_defaults = _defaults(loaded.generation)
         self._eos_token_ids = tuple(loaded.eos_token_ids)
         self._n_blocks = plan.n_blocks
         self._block_size = plan.block_size
-        self._max_num_seqs: int = plan.max_num_seqs
+        self._max_num_seqs = sizes.max_num_seqs
         blocks = BlockManager(plan.n_blocks, plan.block_size, prefix_caching=config.enable_prefix_caching)
         scheduler = Scheduler(
             blocks,
-            max_num_seqs=plan.max_num_seqs,
-            max_num_batched_tokens=plan.max_num_batched_tokens,
-            max_prefill_chunk=config.max_prefill_chunk or 0,
-            max_model_len=plan.max_model_len,
-            max_rows=plan.max_rows,
+            max_num_seqs=sizes.max_num_seqs,
+            max_num_batched_tokens=sizes.max_num_batched_tokens,
+            max_prefill_chunk=sizes.max_prefill_chunk,
+            max_model_len=sizes.max_model_len,
+            max_rows=sizes.max_rows,
             policy=config.scheduling_policy,
             depth=config.pipeline_depth,
             max_queued=0,  # bounded at submit(), where the caller can still be told
         )
-        sampler = Sampler(plan.max_num_seqs, plan.vocab_size, config.max_logprobs)
+        sampler = Sampler(sizes.max_num_seqs, plan.vocab_size, config.max_logprobs)
         self._core = EngineCore(
             plan, scheduler, blocks, sampler, depth=config.pipeline_depth, max_top=config.max_logprobs
         )
@@ -215,7 +217,8 @@ class Engine:
             directory = config.tokenizer or config.model
             tokenizer = Tokenizer.from_dir(directory)
             chat_template = ChatTemplate.from_dir(directory, override=config.chat_template)
-        return cls(load(config, progress), config, tokenizer, chat_template)
+        loaded = load(config, None if progress is None else partial(progress, "loading weights"))
+        return cls(loaded, config, tokenizer, chat_template)
 
     # ---- requests ------------------------------------------------------------------------------------
 
@@ -433,6 +436,14 @@ class Engine:
             self._loop.remove_reader(self._core.fileno())
             self._loop = None
         self._core.stop()
+
+
+def _defaults(generation: GenerationDefaults) -> dict[str, object]:
+    """Return what generation_config.json sets, by the names of SamplingParams."""
+    defaults = {k: v for k, v in asdict(generation).items() if v is not None}
+    if "max_new_tokens" in defaults:
+        defaults["max_tokens"] = defaults.pop("max_new_tokens")
+    return defaults
 
 
 def _salt_hash(salt: str | None) -> int:
