@@ -17,7 +17,7 @@ from rvllm._native.core cimport (
     TopToken, command_add, command_cancel, command_stop, step_copy, step_input_bytes, step_input_layout,
 )
 from rvllm._native.plan cimport BoundPlan
-from rvllm._native.sampler cimport Sampler, ThreadPool
+from rvllm._native.sampler cimport Sampler, ThreadPool, pool_threads
 from rvllm._native.scheduler cimport Scheduler
 
 
@@ -79,8 +79,9 @@ cdef struct Flight:
 cdef class EngineCore:
     """The native engine: a thread, and the Python side of its mailbox.
 
-    Built from parts that it then owns alone: nothing else may touch `plan`, `scheduler`, `blocks` or `sampler` while the
-    thread runs. `depth` is the number of steps in flight: 2 schedules step i + 1 before the result of step i is known.
+    Built from parts that it then owns alone: nothing else may touch `plan` or `scheduler` while the thread runs. With
+    the scheduler's depth of 2, step i + 1 is scheduled before the result of step i is known. `max_top` bounds the
+    alternatives of log-probabilities.
     """
     cdef BoundPlan plan
     cdef Scheduler scheduler
@@ -94,6 +95,7 @@ cdef class EngineCore:
     cdef Outbox received    # reader
     cdef Flight flights[MAX_DEPTH]
     cdef int32_t* last_token  # by sampler slot: written by the sampler, read by the next step
+    cdef ThreadPool* pool
     cdef int depth
     cdef int max_top
 
@@ -105,20 +107,19 @@ cdef class EngineCore:
             self.flights[i].results = NULL
             self.flights[i].tops = NULL
 
-    def __init__(self, BoundPlan plan not None, Scheduler scheduler not None, BlockManager blocks not None,
-                 Sampler sampler not None, *, int depth=1, int max_top=20):
+    def __init__(self, BoundPlan plan not None, Scheduler scheduler not None, *, int max_top=20):
         cdef int i
         cdef size_t rows = plan.limits.max_rows
-        if not 1 <= depth <= MAX_DEPTH:
-            raise ValueError(f"depth is {depth}: use 1 or 2")
-        self.plan, self.scheduler, self.blocks, self.sampler = plan, scheduler, blocks, sampler
-        self.depth = depth
+        self.plan, self.scheduler, self.blocks = plan, scheduler, scheduler.blocks
+        self.pool = <ThreadPool*> plan.backend.device
+        self.sampler = Sampler(plan.limits.max_seqs, plan.vocab_size, max_top, pool_threads(self.pool))
+        self.depth = scheduler.depth
         self.max_top = max_top
         self.last_token = <int32_t*> calloc(plan.limits.max_seqs, sizeof(int32_t))
         if not self.last_token:
             raise MemoryError("no memory for the last tokens")
         plan.device_step.last_token = self.last_token
-        for i in range(depth):
+        for i in range(self.depth):
             self.flights[i].step = new StepInput()
             self.flights[i].memory = calloc(1, step_input_bytes(plan.limits) + 64)
             self.flights[i].results = <SampleResult*> calloc(rows, sizeof(SampleResult))
@@ -333,8 +334,8 @@ cdef class EngineCore:
         if not failed:
             failed = self.plan.backend.wait(self.plan.backend, ticket)
         if not failed and step.n_sample_rows:
-            failed = self.sampler.sample(<ThreadPool*> self.plan.backend.device, self.plan.logits,
-                                         self.plan.logits_stride, step, flight.results, flight.tops, self.max_top)
+            failed = self.sampler.sample(self.pool, self.plan.logits, self.plan.logits_stride, step,
+                                         flight.results, flight.tops, self.max_top)
         return failed
 
     cdef void count(self, StepInput* step) noexcept nogil:

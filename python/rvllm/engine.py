@@ -26,7 +26,6 @@ from rvllm._native.engine import (
     FINISH_REASONS,
     EngineCore,
 )
-from rvllm._native.sampler import Sampler
 from rvllm._native.scheduler import Scheduler
 from rvllm.config import GenerationDefaults
 from rvllm.engine_config import EngineConfig
@@ -187,14 +186,12 @@ class Engine:
             max_rows=sizes.max_rows,
             policy=config.scheduling_policy,
             depth=config.pipeline_depth,
-            max_queued=0,  # bounded at submit(), where the caller can still be told
+            max_queued=config.max_num_queued_reqs,
         )
-        sampler = Sampler(sizes.max_num_seqs, plan.vocab_size, config.max_logprobs)
-        self._core = EngineCore(
-            plan, scheduler, blocks, sampler, depth=config.pipeline_depth, max_top=config.max_logprobs
-        )
+        self._core = EngineCore(plan, scheduler, max_top=config.max_logprobs)
         self._handles: dict[int, RequestHandle] = {}
-        self._n_unstarted = 0
+        self._n_unstarted = 0  # requests
+        self._n_running = 0  # choices of started requests
         self._next_id = 1
         self._seeds = random.Random(config.seed)
         self._draining = False
@@ -239,7 +236,8 @@ class Engine:
         """
         if self._draining:
             raise QueueFullError("the server is shutting down")
-        if self._n_unstarted >= self.config.max_num_queued_reqs:
+        could_start = max(self._max_num_seqs - self._n_running, 0)
+        if self._n_unstarted >= self.config.max_num_queued_reqs + could_start:
             raise QueueFullError(f"the queue is full: {self._n_unstarted} requests are waiting")
         check_prompt(prompt, self.vocab_size, self.max_model_len)
         check_sampling_params(params, self.vocab_size, self.config.max_logprobs, self._max_num_seqs)
@@ -281,11 +279,8 @@ class Engine:
 
     def cancel(self, handle: RequestHandle) -> None:
         """End a request now; it gets no further update, and its blocks are free within one step."""
-        if self._handles.pop(handle.id, None) is not None:
-            if handle.scheduled is None:
-                self._n_unstarted -= 1
-            handle.finished = True
-            self._core.cancel(handle.id)
+        if handle.id in self._handles:
+            self._forget(handle)
             self._wake_if_idle()
 
     def _detokenizer(self, params: SamplingParams):
@@ -337,6 +332,7 @@ class Engine:
                 handle.scheduled = t_us * 1e-6
                 handle.n_cached = token
                 self._n_unstarted -= 1
+                self._n_running += handle.params.n
             elif kind == EVENT_PROMPT_LOGPROB:
                 if handle.prompt_logprobs is not None:
                     handle.prompt_logprobs.append(TokenLogprob(token, logprob[1], logprob[2], logprob[3]))
@@ -365,12 +361,18 @@ class Engine:
                 if not ended_by_engine and handle.n_choices_left:
                     self._core.cancel(handle.id, choice.index)
         if handle.n_choices_left == 0:
-            handle.finished = True
-            if handle.scheduled is None:
-                self._n_unstarted -= 1
-            del self._handles[handle.id]
-            self._core.cancel(handle.id)  # of no effect unless a stop string ended it
+            self._forget(handle)
         handle.on_update(handle, chunks)
+
+    def _forget(self, handle: RequestHandle) -> None:
+        """Take a request out of the books; the engine ends what still runs of it."""
+        del self._handles[handle.id]
+        handle.finished = True
+        if handle.scheduled is None:
+            self._n_unstarted -= 1
+        else:
+            self._n_running -= handle.params.n
+        self._core.cancel(handle.id)
 
     # ---- life ----------------------------------------------------------------------------------------
 
