@@ -17,11 +17,12 @@ inline int64_t monotonic_us() {
     return static_cast<int64_t>(t.tv_sec) * 1000000 + t.tv_nsec / 1000;
 }
 
+using ThreadMain = void (*)(void*);
+
 // A native thread that runs one function. It is not a Python thread and never becomes one.
 class EngineThread {
 public:
-    using Main = void (*)(void*);
-    void start(Main main, void* arg) {
+    void start(ThreadMain main, void* arg) {
         thread_ = std::thread([main, arg] {
             pthread_setname_np(pthread_self(), "rvllm-engine");
             main(arg);

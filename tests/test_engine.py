@@ -81,9 +81,9 @@ def test_same_tokens_however_scheduled(model, alone, name, params, settings):
         stats = llm.engine.stats()
         assert stats.n_running == 0
         assert stats.kv_usage == 0.0
-        if "num_blocks" in settings:
+        if "num_blocks" in settings:  # too few for eight sequences, and for keeping their prefixes
             assert stats.preemptions > 0
-        if settings.get("enable_prefix_caching", True):
+        elif settings.get("enable_prefix_caching", True):
             assert stats.prefix_hits > 0
         else:
             assert stats.prefix_hits == 0
