@@ -113,8 +113,8 @@ class Sequences:
         self.tables = np.random.default_rng(seed).permutation(blocks_each * n_seqs).reshape(n_seqs, blocks_each)
         self.lens = [0] * n_seqs
 
-    def run(self, chunks: dict[int, list[int]]) -> list[np.ndarray]:
-        """Run one step: {sequence: tokens}. Return logits [tokens, vocab] per chunk."""
+    def run(self, chunks: dict[int, list[int]], last_only: bool = False) -> list[np.ndarray]:
+        """Run one step: {sequence: tokens}. Return logits [tokens, vocab] per chunk, or [1, vocab] of its last token."""
         bs = self.bound.block_size
         ids, positions, slots, starts, kv_len, table_start, blocks = [], [], [], [0], [], [0], []
         for s, tokens in chunks.items():
@@ -128,9 +128,10 @@ class Sequences:
             blocks.append(self.tables[s, : -(-self.lens[s] // bs)])
             table_start.append(table_start[-1] + len(blocks[-1]))
         arrays = [ids, np.concatenate(positions), np.concatenate(slots), starts, kv_len, table_start]
-        arrays += [np.concatenate(blocks), np.arange(len(ids))]
+        rows = np.array(starts[1:]) - 1 if last_only else np.arange(len(ids))
+        arrays += [np.concatenate(blocks), rows]
         logits = self.bound.forward(*(np.ascontiguousarray(a, np.int32) for a in arrays))
-        return np.split(logits, starts[1:-1])
+        return np.split(logits, len(chunks)) if last_only else np.split(logits, starts[1:-1])
 
 
 def environment(**changes: str) -> dict[str, str]:

@@ -8,6 +8,9 @@ from collections.abc import Callable
 from rvllm.plan.graph import Buffer, Node, Plan, Tensor, Weight, check_node
 
 
+ROW_WISE = frozenset({"linear", "rms_norm", "head_norm", "add", "mul", "silu"})  # row i of y needs row i of x only
+
+
 class Edit:
     """One pass over a plan: who makes and who reads each buffer. Replacements take effect in apply()."""
 
@@ -53,6 +56,31 @@ class Edit:
         for n in ops:
             n.inputs = tuple(resolve(t) for t in n.inputs)
         self.plan.ops = ops
+
+
+def early_rows(e: Edit) -> None:
+    """take_rows after row-wise ops -> take_rows before them: the last layer's products see wanted rows only."""
+    for take in [n for n in e.plan.ops if n.op == "take_rows"]:
+        late = {take}
+        for n in reversed(e.plan.ops):
+            readers = [r for t in n.outputs for r in e.readers[t.buffer]]
+            if n.op in ROW_WISE and readers and late.issuperset(readers):
+                late.add(n)
+        late.remove(take)
+        moved = [n for n in e.plan.ops if n in late]
+        taken: dict[Tensor, Node] = {}
+        for x in [t for n in moved for t in n.inputs if e.maker[t.buffer] not in late]:
+            y = Tensor(Buffer(f"{x.buffer.name}_rows", "rows", x.cols, x.dtype), 0, x.cols)
+            taken.setdefault(x, Node("take_rows", (x, take.inputs[1]), (), (y,), {}, moved[0].layer))
+        for n in moved:
+            n.inputs = tuple(taken[t].outputs[0] if t in taken else t for t in n.inputs)
+            for t in n.outputs:
+                t.buffer.rows = "rows"
+        if moved:
+            first = e.plan.ops.index(moved[0])
+            e.plan.ops[first:first] = taken.values()
+            e.plan.ops.remove(take)
+            e.move(take.outputs[0].buffer, take.inputs[0])
 
 
 def merge_weights(weights: list[Weight | None], name: str) -> Weight | None:
@@ -153,7 +181,14 @@ def cache_of(n: Node) -> tuple[int | float, int | float]:
     return n.attrs["group"], n.attrs["layer"]
 
 
-REWRITES: tuple[Callable[[Edit], None], ...] = (merged_qkv, merged_gate_up, silu_mul, residual_norm, rope_kv_write)
+REWRITES: tuple[Callable[[Edit], None], ...] = (
+    early_rows,
+    merged_qkv,
+    merged_gate_up,
+    silu_mul,
+    residual_norm,
+    rope_kv_write,
+)
 
 
 def fuse(plan: Plan, rewrites: tuple[Callable[[Edit], None], ...] = REWRITES) -> Plan:
