@@ -89,6 +89,7 @@ class _Choice:
         "include_stop",
         "index",
         "logprobs",
+        "n_counted",
         "stop_reason",
         "tokens",
         "touched",
@@ -99,6 +100,7 @@ class _Choice:
         self.detokenizer = detokenizer  # None: tokens only
         self.include_stop = include_stop
         self.tokens: list[int] = []
+        self.n_counted = 0
         self.logprobs: list[TokenLogprob] | None = [] if with_logprobs else None
         self.finish_reason: str | None = None
         self.stop_reason: int | str | None = None
@@ -122,18 +124,26 @@ class _Choice:
         self.done = self.finish_reason is not None
         return chunk
 
+    def count(self, n_tokens: int) -> int:
+        """Return by how many tokens the answer has grown; negative when a stop string was found behind its end."""
+        before = self.n_counted
+        self.n_counted += n_tokens
+        if self.detokenizer is not None and self.detokenizer.stopped is not None:
+            self.n_counted = self.detokenizer.n_tokens
+        return self.n_counted - before
+
     def _detokenize(self) -> str:
         detokenizer = self.detokenizer
         before = detokenizer.n_tokens
         # A token that stopped the choice is part of the answer, but of its text only when asked for.
         hidden = self.finish_reason == "stop" and not self.include_stop
         text = detokenizer.push(self.tokens[:-1] if hidden else self.tokens)
+        if detokenizer.stopped is None and self.finish_reason is not None:
+            text += detokenizer.finish()  # what was held back may still complete a stop string
         if detokenizer.stopped is not None:
             self.finish_reason = "stop"
             self.stop_reason = detokenizer.stopped
-            self.tokens = self.tokens[: detokenizer.n_tokens - before]
-        elif self.finish_reason is not None:
-            text += detokenizer.finish()
+            self.tokens = self.tokens[: max(0, detokenizer.n_tokens - before)]
         return text
 
 
@@ -255,8 +265,9 @@ class Engine:
             )
 
         handle = RequestHandle(self._next_id, len(prompt), params, on_update)
+        include_stop = params.include_stop_str_in_output
         handle.choices = [
-            _Choice(i, self._detokenizer(params), params.logprobs is not None, params.include_stop_str_in_output)
+            _Choice(i, self._detokenizer(params, prompt), params.logprobs is not None, include_stop)
             for i in range(params.n)
         ]
         self._core.add(
@@ -283,7 +294,7 @@ class Engine:
             self._forget(handle)
             self._wake_if_idle()
 
-    def _detokenizer(self, params: SamplingParams):
+    def _detokenizer(self, params: SamplingParams, prompt: list[int]):
         if self.tokenizer is None:
             return None
         return self.tokenizer.detokenizer(
@@ -291,6 +302,8 @@ class Engine:
             spaces_between_special_tokens=params.spaces_between_special_tokens,
             stop=params.stop,
             include_stop=params.include_stop_str_in_output,
+            min_tokens=params.min_tokens,
+            prompt_tail=prompt,
         )
 
     # ---- updates -------------------------------------------------------------------------------------
@@ -354,7 +367,7 @@ class Engine:
                 continue
             ended_by_engine = choice.finish_reason is not None
             chunk = choice.take()
-            handle.n_generated += len(chunk.token_ids)
+            handle.n_generated += choice.count(len(chunk.token_ids))
             chunks.append(chunk)
             if choice.done:
                 handle.n_choices_left -= 1
