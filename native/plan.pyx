@@ -10,6 +10,18 @@ from rvllm._native.core cimport (
     step_input_layout,
 )
 
+cdef extern from "cpu/pool.h" namespace "rvllm" nogil:
+    cdef cppclass ThreadPool:
+        pass
+    int pool_threads(const ThreadPool*)
+
+
+cdef extern from "simd/scratch.h" namespace "rvllm" nogil:
+    cdef cppclass Scratch:
+        @staticmethod
+        size_t bytes_for(int64_t n)
+
+
 DTYPES = ("f32", "f16", "bf16", "i32")
 SYMS = ("one", "tokens", "seqs", "rows")
 FORMATS = ("vector", "dense")
@@ -73,6 +85,15 @@ cdef class Device:
     @property
     def name(self) -> str:
         return self.ptr.name.decode()
+
+    @property
+    def threads(self) -> int:
+        """Return the threads of the CPU's pool, the caller included."""
+        return pool_threads(<ThreadPool*>self.ptr.device)
+
+    def sampler_bytes(self, int64_t vocab_size) -> int:
+        """Return the bytes that the sampler works in: a few rows of logits per thread."""
+        return self.threads * Scratch.bytes_for(vocab_size)
 
     def memory_total(self) -> int:
         return self.ptr.memory_total(self.ptr)

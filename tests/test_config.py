@@ -5,6 +5,7 @@ import logging
 
 import numpy as np
 import pytest
+
 from rvllm.config import GenerationDefaults, read_generation_config, read_model_config
 from rvllm.errors import ModelError
 

@@ -4,6 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+
 import tiny
 from rvllm.plan.fusion import REWRITES, fuse
 

@@ -6,12 +6,13 @@ import struct
 
 import numpy as np
 import pytest
-import tiny
 from rvllm._native.plan import Device
+from safetensors.numpy import save_file
+
+import tiny
 from rvllm.errors import ModelError
 from rvllm.plan.fusion import fuse
 from rvllm.weights import check_checkpoint, open_checkpoint, pack_checkpoint, pack_dummy
-from safetensors.numpy import save_file
 
 
 @pytest.fixture

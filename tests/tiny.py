@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from rvllm._native.plan import BoundPlan, Device, NativePlan
+
 from rvllm.config import read_model_config
 from rvllm.memory import Sizes
 from rvllm.plan.graph import trace
@@ -114,7 +115,7 @@ class Sequences:
         self.lens = [0] * n_seqs
 
     def run(self, chunks: dict[int, list[int]], last_only: bool = False) -> list[np.ndarray]:
-        """Run one step: {sequence: tokens}. Return logits [tokens, vocab] per chunk, or [1, vocab] of its last token."""
+        """Run one step: {sequence: tokens}. Return logits [n, vocab] per chunk: of all its tokens, or of the last."""
         bs = self.bound.block_size
         ids, positions, slots, starts, kv_len, table_start, blocks = [], [], [], [0], [], [0], []
         for s, tokens in chunks.items():

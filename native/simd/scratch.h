@@ -24,16 +24,21 @@ struct Scratch {
     Scratch(const Scratch&) = delete;
     Scratch& operator=(const Scratch&) = delete;
 
+    static size_t padded(int64_t n) { return static_cast<size_t>((n + 2 * kPad + 15) / 16 * 16); }
+
+    // Bytes of the memory behind rows of n elements.
+    static size_t bytes_for(int64_t n) {
+        const size_t lanes = static_cast<size_t>(n_groups(n)) * kLanes;
+        return padded(n) * (4 + 4 + 4 + 8 + 8 + 4) + lanes * (4 + 4 + 8) + 64;
+    }
+
     // Makes room for rows of n elements. False: out of memory.
     bool reserve(int64_t n) {
         if (n <= capacity) return true;
-        const int64_t groups = n_groups(n);
-        const size_t padded = static_cast<size_t>((n + 2 * kPad + 15) / 16 * 16);
-        const size_t lanes = static_cast<size_t>(groups) * kLanes;
-        const size_t bytes = padded * (4 + 4 + 4 + 8 + 8 + 4) + lanes * (4 + 4 + 8) + 64;
+        const size_t padded = Scratch::padded(n), lanes = static_cast<size_t>(n_groups(n)) * kLanes;
         std::free(memory_);
         capacity = 0;
-        memory_ = std::calloc(bytes, 1);  // fresh pages: what is never used is never touched
+        memory_ = std::calloc(bytes_for(n), 1);  // fresh pages: what is never used is never touched
         if (!memory_) return false;
         char* p = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(memory_) + 63) / 64 * 64);
         const auto take = [&p](size_t size) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -122,13 +123,13 @@ def resolve(
     block_bytes = sum(
         2 * g.n_layers * g.n_kv_heads * g.head_dim * block_size * _ITEM_BYTES[kv_cache_dtype] for g in plan.cache_groups
     )
-    weights = sum(device.weight_bytes(w.format, w.dtype, w.n, w.k) for w in plan.weights())
-    fixed = MemoryTable(_fixed_rows(config, model, plan, native, sizes, weights))
-    num_blocks = _resolve_blocks(config, sizes, block_bytes, weights, fixed.total, device)
+    process = ("process", process_bytes(), "Python and its libraries, as they are now")
+    fixed = MemoryTable((*_fixed_rows(config, plan, native, device, sizes), process))
+    num_blocks = _resolve_blocks(config, sizes, block_bytes, fixed, device)
     sizes = _cap_model_len(config, replace(sizes, num_blocks=num_blocks), block_bytes)
     cache = ("KV cache", num_blocks * block_bytes, f"{num_blocks} blocks of {block_size} tokens, {kv_cache_dtype}")
-    weights_row, *others = _fixed_rows(config, model, plan, native, sizes, weights)
-    return sizes, MemoryTable((weights_row, cache, *others))
+    weights, *others = _fixed_rows(config, plan, native, device, sizes)
+    return sizes, MemoryTable((weights, cache, *others, process))
 
 
 def _resolve_steps(config: EngineConfig) -> dict[str, int]:
@@ -166,28 +167,40 @@ def _asked_model_len(config: EngineConfig, model: ModelConfig) -> int:
 
 
 def _fixed_rows(
-    config: EngineConfig, model: ModelConfig, plan: Plan, native: NativePlan, sizes: Sizes, weights: int
+    config: EngineConfig, plan: Plan, native: NativePlan, device: Device, sizes: Sizes
 ) -> tuple[tuple[str, int, str], ...]:
-    """Everything but the KV cache."""
+    """Everything that is allocated but the KV cache. A product works on a packed copy of its input."""
+    weights = sum(device.weight_bytes(w.format, w.dtype, w.n, w.k) for w in plan.weights())
     limits = sizes.limits(len(plan.cache_groups))
     arena, _ = native.arena(limits)
     n_inputs = config.pipeline_depth + 1
+    packed = 4 * limits.max_tokens * max(n.inputs[0].cols for n in plan.ops if n.op == "linear")
+    scratch = packed + device.sampler_bytes(plan.logits.cols)
     return (
         ("weights", weights, f"{len(plan.weights())} weights, {sizes.dtype}"),
         ("activations", arena, f"{limits.max_tokens} tokens, logits of {limits.max_rows} rows"),
+        ("scratch", scratch, f"products and sampling, {device.threads} threads"),
         ("step inputs", n_inputs * limits.step_bytes(), f"{n_inputs} of {limits.max_table_entries} blocks"),
     )
+
+
+def process_bytes() -> int:
+    """Return the resident bytes of this process; 0 where the system does not say."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * mmap.PAGESIZE
+    except OSError:
+        return 0
 
 
 def _blocks(n_tokens: int, block_size: int) -> int:
     return -(-n_tokens // block_size)
 
 
-def _resolve_blocks(
-    config: EngineConfig, sizes: Sizes, block_bytes: int, weights: int, used: int, device: Device
-) -> int:
+def _resolve_blocks(config: EngineConfig, sizes: Sizes, block_bytes: int, fixed: MemoryTable, device: Device) -> int:
     """Return the number of KV blocks: as asked, what the budget leaves, or a default from the machine's memory."""
-    free = device.memory_available()
+    used, weights = fixed.total, fixed.bytes_of("weights")
+    free = device.memory_available() + fixed.bytes_of("process")
     budget = free if config.memory is None else config.memory
     source = "are available" if config.memory is None else "are allowed by --memory"
     if used + block_bytes > budget:

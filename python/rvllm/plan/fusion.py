@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from rvllm.plan.graph import Buffer, Node, Plan, Tensor, Weight, check_node
 
-
 ROW_WISE = frozenset({"linear", "rms_norm", "head_norm", "add", "mul", "silu"})  # row i of y needs row i of x only
 
 
