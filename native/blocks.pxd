@@ -44,7 +44,7 @@ cdef class BlockManager:
     cdef bint needs_block(self, const Sequence* s, int32_t position) noexcept nogil
     cdef int32_t extend(self, Sequence* s, int32_t position) noexcept nogil
     cdef void commit(self, Sequence* s, int32_t n_tokens) noexcept nogil
-    cdef void fork(self, const Sequence* parent, Sequence* child) noexcept nogil
+    cdef void fork(self, Sequence* parent, Sequence* child) noexcept nogil
     cdef void truncate(self, Sequence* s, int32_t n_tokens) noexcept nogil
     cdef void release(self, Sequence* s) noexcept nogil
 

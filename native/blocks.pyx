@@ -90,10 +90,14 @@ cdef class BlockManager:
         for _i in range(n_found, n_total):
             s.blocks.push_back(self.allocate())
         s.n_hashed = n_found
+        s.n_writable = n_total * self.block_size
 
     cdef bint needs_block(self, const Sequence* s, int32_t position) noexcept nogil:
         """Whether writing at `position` (at most one block past the table) takes a new block: one more, or a copy."""
-        cdef size_t i = position / self.block_size
+        cdef size_t i
+        if position < s.n_writable:
+            return False
+        i = position / self.block_size
         if i == s.blocks.size():
             return True
         return self.refs[s.blocks[i]] > 1 or (self.cache is not NULL and self.cache.contains(s.blocks[i]))
@@ -104,7 +108,8 @@ cdef class BlockManager:
         That one keeps its content at least until the next allocate().
         """
         cdef size_t i = position / self.block_size
-        cdef int32_t old = -1
+        cdef int32_t old
+        s.n_writable = (<int32_t> i + 1) * self.block_size
         if i == s.blocks.size():
             s.blocks.push_back(self.allocate())
             return -1
@@ -126,13 +131,14 @@ cdef class BlockManager:
                              s.tokens.data() + i * self.block_size)
             s.n_hashed = i + 1
 
-    cdef void fork(self, const Sequence* parent, Sequence* child) noexcept nogil:
+    cdef void fork(self, Sequence* parent, Sequence* child) noexcept nogil:
         """Give `child`, without blocks, the same table as `parent`."""
         cdef size_t i
         for i in range(parent.blocks.size()):
             self.share(parent.blocks[i])
         child.blocks.assign(parent.blocks.begin(), parent.blocks.end())
         child.n_hashed = parent.n_hashed
+        child.n_writable = parent.n_writable = 0
 
     cdef void truncate(self, Sequence* s, int32_t n_tokens) noexcept nogil:
         """Give back the blocks behind the first n_tokens tokens."""
@@ -140,6 +146,7 @@ cdef class BlockManager:
             self.drop(s.blocks.back())
             s.blocks.pop_back()
         s.n_hashed = min(s.n_hashed, n_tokens / self.block_size)
+        s.n_writable = 0
 
     cdef void release(self, Sequence* s) noexcept nogil:
         """Give back all blocks of a sequence."""

@@ -5,7 +5,7 @@ from libcpp.vector cimport vector
 
 from rvllm._native.blocks cimport BlockManager
 from rvllm._native.core cimport (
-    Event, EventKind, FinishReason, Outbox, Request, SampleResult, SampleRow, Sequence, StepInput, StepLimits, TopToken,
+    FinishReason, Outbox, Request, SampleResult, SampleRow, Sequence, StepInput, StepLimits, TopToken,
 )
 
 
@@ -109,7 +109,6 @@ cdef class Scheduler:
     cdef void finish_request(self, Request* r, FinishReason reason, Outbox* out) noexcept nogil
     cdef void finish(self, Sequence* s, FinishReason reason) noexcept nogil
     cdef void tell_finished(self, Sequence* s, Outbox* out) noexcept nogil
-    cdef Event event(self, const Sequence* s, EventKind kind) noexcept nogil
     cdef void enqueue(self, Sequence* s) noexcept nogil
     cdef void dequeue(self, Sequence* s) noexcept nogil
     cdef int32_t place_of(self, const Sequence* s) noexcept nogil
@@ -128,10 +127,9 @@ cdef class Scheduler:
     cdef int32_t chunk_of(self, const Sequence* s, int32_t begin, const StepInput* step) noexcept nogil
     cdef void run(self, Sequence* s, int32_t n, StepInput* step) noexcept nogil
     cdef void draw(self, Sequence* s, StepInput* step) noexcept nogil
-    cdef void fork(self, const Sequence* parent, Sequence* child, StepInput* step) noexcept nogil
+    cdef void fork(self, Sequence* parent, Sequence* child, StepInput* step) noexcept nogil
     cdef void accept(self, Sequence* s, const SampleResult* result, const TopToken* tops, Outbox* out) noexcept nogil
-    cdef void tell_score(self, const Sequence* s, const SampleRow* row, const SampleResult* result,
-                         const TopToken* tops, Outbox* out) noexcept nogil
-    cdef void tell_logprob(self, Event* e, const SampleResult* result, const TopToken* tops, Outbox* out) noexcept nogil
+    cdef void tell_score(self, const SampleRow* row, const SampleResult* result, const TopToken* tops,
+                         Outbox* out) noexcept nogil
     cdef const char* check_held(self, const Sequence* s, vector[int32_t]* n_holders,
                                 vector[int32_t]* slot_used) noexcept nogil

@@ -29,6 +29,10 @@ from rvllm._native.core cimport (
 )
 
 
+cdef extern from "outbox.h" namespace "rvllm" nogil:
+    Event* add_event(Outbox* out, const Sequence* s, EventKind kind, int64_t now_us)
+    void set_logprob(Outbox* out, Event* e, const SampleResult* result, const TopToken* tops)
+
 cdef extern from "step_writer.h" namespace "rvllm" nogil:
     void clear_step(StepInput* step, uint64_t step_id)
     void add_query(StepInput* step, const Sequence& s, int32_t n, int32_t block_size)
@@ -213,17 +217,7 @@ cdef class Scheduler:
                 self.deadlines.remove(r)
 
     cdef void tell_finished(self, Sequence* s, Outbox* out) noexcept nogil:
-        cdef Event e = self.event(s, EventKind.finished)
-        e.finish = s.finish
-        out.events.push_back(e)
-
-    cdef Event event(self, const Sequence* s, EventKind kind) noexcept nogil:
-        cdef Event e
-        e.request_id = s.request.id
-        e.t_us = self.now_us
-        e.choice = s.choice
-        e.kind = kind
-        return e
+        add_event(out, s, EventKind.finished, self.now_us).finish = s.finish
 
     # ---- queues ------------------------------------------------------------------------------------
 
@@ -336,7 +330,7 @@ cdef class Scheduler:
     cdef bint secure_block(self, Sequence* s, StepInput* step) noexcept nogil:
         """Make the next token of s writable. False: s cannot run in this step, and may be preempted."""
         cdef int32_t source
-        while self.blocks.needs_block(s, s.n_computed):
+        while s.n_computed >= s.n_writable and self.blocks.needs_block(s, s.n_computed):
             if self.blocks.n_free():
                 source = self.blocks.extend(s, s.n_computed)
                 if source >= 0:
@@ -410,7 +404,6 @@ cdef class Scheduler:
     cdef void start(self, Sequence* s, int32_t n_found, int32_t n_total, StepInput* step, Outbox* out) noexcept nogil:
         """Move a sequence from the queue to the running ones, with a table of n_total blocks."""
         cdef Request* r = s.request
-        cdef Event e
         self.dequeue(s)
         s.tokens.reserve(s.max_len)
         s.blocks.reserve(self.blocks.n_for(s.max_len))
@@ -427,9 +420,7 @@ cdef class Scheduler:
             if self.blocks.prefix_caching and r.params.n_prompt_logprobs < 0:
                 self.n_prefix_queries += s.n_prompt
             self.n_prefix_hits += s.n_cached
-            e = self.event(s, EventKind.started)
-            e.token = s.n_cached
-            out.events.push_back(e)
+            add_event(out, s, EventKind.started, self.now_us).token = s.n_cached
 
     cdef int32_t chunk_of(self, const Sequence* s, int32_t begin, const StepInput* step) noexcept nogil:
         """How many tokens of s, from `begin` on, this step has room for: in tokens and in rows of logits."""
@@ -476,7 +467,7 @@ cdef class Scheduler:
                 self.fork(s, &r.sequences[i], step)
                 add_draw(step, &r.sequences[i], row)
 
-    cdef void fork(self, const Sequence* parent, Sequence* child, StepInput* step) noexcept nogil:
+    cdef void fork(self, Sequence* parent, Sequence* child, StepInput* step) noexcept nogil:
         """Start a choice where the prompt ends, on the same blocks."""
         child.tokens.reserve(child.max_len)
         child.tokens.assign(parent.tokens.begin(), parent.tokens.end())
@@ -515,52 +506,42 @@ cdef class Scheduler:
             elif row.kind == RowKind.sample:
                 self.accept(s, &results[i], tops + i * max_top, out)
             else:
-                self.tell_score(s, row, &results[i], tops + i * max_top, out)
+                self.tell_score(row, &results[i], tops + i * max_top, out)
         for i in range(step.n_seqs):
             s = members[i]
-            if s.finish != FinishReason.error:
+            if step.kv_len[i] >= (s.n_hashed + 1) * self.blocks.block_size and s.finish != FinishReason.error:
                 self.blocks.commit(s, min(step.kv_len[i], <int32_t> s.tokens.size()))
         self.completed = step.step_id
         self.release_done()
 
     cdef void accept(self, Sequence* s, const SampleResult* result, const TopToken* tops, Outbox* out) noexcept nogil:
         """Append a drawn token and see whether it is the last."""
-        cdef Event e
+        cdef Event* e
         if s.request.params.max_tokens < 1:
             self.finish(s, FinishReason.length)
             self.tell_finished(s, out)
             return
         s.tokens.push_back(result.token)
         self.n_generated += 1
-        e = self.event(s, EventKind.token)
+        e = add_event(out, s, EventKind.token, self.now_us)
         e.token = result.token
         e.index = s.n_output() - 1
         if s.request.params.n_logprobs >= 0:
-            self.tell_logprob(&e, result, tops, out)
+            set_logprob(out, e, result, tops)
         if ends(s.request, result.token):
             e.finish = FinishReason.stop
         elif <int32_t> s.tokens.size() >= s.max_len:
             e.finish = FinishReason.length
         if e.finish != FinishReason.none:
             self.finish(s, e.finish)
-        out.events.push_back(e)
 
-    cdef void tell_score(self, const Sequence* s, const SampleRow* row, const SampleResult* result,
-                         const TopToken* tops, Outbox* out) noexcept nogil:
-        cdef Event e = self.event(s, EventKind.prompt_logprob)
+    cdef void tell_score(self, const SampleRow* row, const SampleResult* result, const TopToken* tops,
+                         Outbox* out) noexcept nogil:
+        """Report the log-probability of a prompt token."""
+        cdef Event* e = add_event(out, <Sequence*> row.seq, EventKind.prompt_logprob, self.now_us)
         e.token = row.target
         e.index = <int32_t> row.token_index
-        self.tell_logprob(&e, result, tops, out)
-        out.events.push_back(e)
-
-    cdef void tell_logprob(self, Event* e, const SampleResult* result, const TopToken* tops,
-                           Outbox* out) noexcept nogil:
-        e.has_logprob = True
-        e.logprob = result.logprob
-        e.rank = result.rank
-        e.top_start = out.tops.size()
-        e.n_top = result.n_top
-        out.tops.insert(out.tops.end(), tops, tops + result.n_top)
+        set_logprob(out, e, result, tops)
 
     cdef void fail(self, StepInput* step, int64_t now_us, Outbox* out) noexcept nogil:
         """End every request of the oldest step in flight: it could not be run, and its results are worth nothing."""

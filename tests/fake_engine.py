@@ -121,7 +121,7 @@ class FakeEngine:
 
     def cancel(self, request_id: int, choice: int = -1, reason: str = "abort") -> bool:
         done = self.driver.cancel(request_id, choice, reason)
-        self.read_events()
+        self.read_events(cut=True)
         return done
 
     # ---- steps -------------------------------------------------------------------------------------
@@ -268,7 +268,7 @@ class FakeEngine:
 
     # ---- what comes out ----------------------------------------------------------------------------
 
-    def read_events(self) -> None:
+    def read_events(self, cut: bool = False) -> None:
         for e in self.driver.events():
             spec = self.specs[e["id"]]
             choice = e["choice"]
@@ -297,12 +297,12 @@ class FakeEngine:
                 assert e["finish"] is not None
                 spec.finish[choice] = e["finish"]
             if spec.finish[choice]:
-                self.check_choice(spec, choice)
+                self.check_choice(spec, choice, cut or spec.finish[choice] not in ("length", "stop"))
 
-    def check_choice(self, spec: Spec, choice: int) -> None:
+    def check_choice(self, spec: Spec, choice: int, cut: bool) -> None:
         """The tokens of a finished choice are those of running it alone, or the beginning of them."""
         tokens, finish = alone(spec, choice, self.scheduler.max_model_len)
-        if spec.finish[choice] in ("length", "stop"):
+        if not cut:
             assert (spec.tokens[choice], spec.finish[choice]) == (tokens, finish)
         else:
             assert spec.tokens[choice] == tokens[: len(spec.tokens[choice])]

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from fake_engine import N_VOCAB, FakeEngine
+import os
+import platform
+import random
+import shutil
+import subprocess
+import sys
+
+import pytest
+from fake_engine import EOS, N_VOCAB, FakeEngine, Spec, alone, draw, state_of
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -123,3 +131,472 @@ TestSchedules = Schedules.TestCase
 TestSchedules.settings = settings(
     max_examples=120, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("policy", ["fcfs", "priority"])
+def test_under_load_every_request_gets_the_tokens_it_gets_alone(depth, policy):
+    rng = random.Random(depth)
+    e = FakeEngine(n_blocks=40, depth=depth, policy=policy, max_num_seqs=8, max_num_batched_tokens=24, max_queued=500)
+    copies = 0
+    for _ in range(400):
+        if rng.random() < 0.5:
+            e.add(
+                rng.choice(DOCUMENTS)[: rng.randrange(30)] + rng.choices(range(N_VOCAB), k=rng.randrange(1, 7)),
+                n=rng.choice([1, 1, 1, 1, 3]), max_tokens=rng.randrange(1, 30), priority=rng.randrange(3),
+                extras_hash=rng.randrange(2), prompt_logprobs=rng.choice([None] * 6 + [1]),
+            )  # fmt: skip
+        if rng.random() < 0.05:
+            e.cancel(rng.randrange(1, len(e.specs) + 2))
+        copies += len((e.step() or {"copies": ()})["copies"])
+        e.now_us += 1
+    e.run()
+    s = e.scheduler
+    assert copies > 10 and s.n_preemptions > 10 and s.n_prefix_hits > 100, "the test does not test what it should"
+
+
+# ---- the batch ---------------------------------------------------------------------------------------
+
+
+def decoding(e, n, length=5, max_tokens=40):
+    """Add n requests and run them until all decode."""
+    ids = [e.add([k + 1] * length, max_tokens=max_tokens, ignore_eos=True) for k in range(n)]
+    assert all(isinstance(i, int) for i in ids)
+    while any(not e.specs[i].tokens[0] for i in ids):
+        e.step()
+    return ids
+
+
+def test_decodes_come_first_and_a_prompt_fills_the_rest():
+    e = FakeEngine(max_num_batched_tokens=12)
+    decoding(e, 3)
+    long = e.add(list(range(30)), max_tokens=1)
+    sizes = []
+    while not all(e.specs[long].finish):
+        step = e.step()
+        assert step["seqs"][:3] == [(1, 0), (2, 0), (3, 0)]
+        sizes.append(step["query_start"][4] - 3)
+        assert step["query_start"][:4] == [0, 1, 2, 3]
+    assert sizes == [9, 9, 9, 3]
+
+
+def test_a_prompt_gets_no_more_than_its_chunk():
+    e = FakeEngine(max_num_batched_tokens=32, max_prefill_chunk=8)
+    e.add(list(range(20)))
+    e.add(list(range(30, 50)))
+    assert [e.step()["query_start"] for _ in range(3)] == [[0, 8, 16], [0, 8, 16], [0, 4, 8]]
+
+
+def test_only_the_last_chunk_has_logits():
+    e = FakeEngine(max_num_batched_tokens=8)
+    e.add(list(range(20)))
+    steps = [e.step() for _ in range(4)]
+    assert [s["logit_rows"] for s in steps] == [[], [], [3], [0]]
+    assert [s["kv_len"] for s in steps] == [[8], [16], [20], [21]]
+
+
+def test_a_waiting_request_runs_as_soon_as_there_is_room():
+    e = FakeEngine(max_num_seqs=2)
+    ids = [e.add([k], max_tokens=3, ignore_eos=True) for k in range(1, 5)]
+    assert e.step()["seqs"] == [(ids[0], 0), (ids[1], 0)]
+    assert (e.scheduler.n_running, e.scheduler.n_waiting) == (2, 2)
+    e.step()
+    e.step()
+    assert e.step()["seqs"] == [(ids[2], 0), (ids[3], 0)]
+
+
+def test_first_come_first_served():
+    e = FakeEngine(max_num_seqs=1)
+    ids = [e.add([k], max_tokens=1, priority=-k) for k in range(1, 5)]
+    assert [e.step()["seqs"][0][0] for _ in ids] == ids
+
+
+def test_priority_goes_before_arrival():
+    e = FakeEngine(max_num_seqs=1, policy="priority")
+    ids = {p: e.add([k], max_tokens=1, priority=p) for k, p in enumerate([5, -1, 3, -1 << 31])}
+    late = e.add([9], max_tokens=1, priority=3)
+    order = [e.step()["seqs"][0][0] for _ in range(5)]
+    assert order == [ids[-1 << 31], ids[-1], ids[3], late, ids[5]]
+
+
+# ---- refusal -----------------------------------------------------------------------------------------
+
+
+def test_what_can_never_run_is_refused():
+    e = FakeEngine(n_blocks=8, block_size=4, max_num_seqs=4, max_model_len=64)
+    assert e.add([]) == "empty"
+    assert e.add([1] * 64) == "too long"
+    assert e.add([1] * 20, max_tokens=14) == "too large"
+    assert e.add([1] * 20, max_tokens=13, ignore_eos=True) == 1
+    assert e.add([1], n=5) == "too many"
+    assert e.add([1], n=0) == "too many"
+    assert e.driver.add(1, [1]) == "duplicate"
+    e.run()
+    assert len(e.specs[1].tokens[0]) == 13
+    assert e.driver.add(1, [1]) is None, "an id is free again when its request has ended"
+
+
+def test_the_queue_is_bounded_by_what_cannot_start_at_once():
+    e = FakeEngine(max_num_seqs=2, max_queued=3)
+    ids = [e.add([k + 1], max_tokens=5, ignore_eos=True) for k in range(6)]
+    assert ids[:5] == [1, 2, 3, 4, 5] and ids[5] == "queue full"
+    e.step()
+    assert e.add([9]) == "queue full"
+    e.cancel(5)
+    assert isinstance(e.add([9]), int)
+    e.run()
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("max_num_seqs", 0), ("max_num_batched_tokens", 7), ("max_rows", 7), ("max_model_len", 1),
+        ("max_prefill_chunk", -1), ("policy", "lifo"), ("depth", 3), ("max_queued", -1),
+    ],
+)  # fmt: skip
+def test_a_wrong_setting_is_named(argument, value):
+    with pytest.raises(ValueError, match=argument):
+        FakeEngine(**{argument: value})
+
+
+# ---- the end of a sequence ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_max_tokens_and_the_context_end_a_sequence_without_a_surplus_token(depth):
+    e = FakeEngine(depth=depth, max_model_len=20)
+    a = e.add([1, 2, 3], max_tokens=4, ignore_eos=True)
+    b = e.add([1] * 15, max_tokens=100, ignore_eos=True)
+    rows = 0
+    while e.driver.has_work():
+        rows += len((e.step() or {"rows": ()})["rows"])
+    assert rows == e.scheduler.n_generated == 4 + 5
+    assert (e.specs[a].finish, e.specs[b].finish) == (["length"], ["length"])
+
+
+def stop_after(e, prompt, n):
+    """A stop token that ends `prompt` after n tokens."""
+    tokens, _ = alone(Spec(prompt, max_tokens=n, ignore_eos=True), 0, 64)
+    assert tokens[-1] not in tokens[:-1]
+    return e.add(prompt, stop_token_ids=(tokens[-1],), ignore_eos=True)
+
+
+def test_what_is_computed_behind_a_stop_is_dropped():
+    e = FakeEngine(depth=2)
+    request = stop_after(e, [1, 2, 3], 5)
+    rows = 0
+    while e.driver.has_work() or e.in_flight:
+        rows += len((e.step() or {"rows": ()})["rows"])
+    assert e.specs[request].finish == ["stop"] and len(e.specs[request].tokens[0]) == 5
+    assert rows == 6, "one row ran beyond the stop"
+    assert e.scheduler.n_generated == 5
+    # 3 + 5 tokens are two full blocks; the surplus token would have begun a third.
+    again = e.add([1, 2, 3, *e.specs[request].tokens[0], 0], max_tokens=1)
+    e.run()
+    assert e.scheduler.n_prefix_hits == 8
+    assert e.specs[again].finish == ["length"]
+
+
+def test_blocks_of_a_stopped_sequence_wait_for_the_step_in_flight():
+    e = FakeEngine(depth=2)
+    stop_after(e, [1, 2, 3], 2)
+    while e.driver.has_work():
+        e.step()
+    assert len(e.in_flight) == 1, "the surplus row"
+    assert e.driver.n_free() < e.n_blocks
+    e.deliver()
+    assert e.driver.n_free() == e.n_blocks
+
+
+def test_a_stop_token_ends_only_when_asked_for():
+    e = FakeEngine()
+    prompt = next([k] for k in range(N_VOCAB) if draw(state_of(0, [k]), 0, set()) == EOS)
+    a = e.add(prompt, max_tokens=3)
+    b = e.add(prompt, max_tokens=3, ignore_eos=True)
+    c = e.add(prompt, max_tokens=3, ignore_eos=True, stop_token_ids=(EOS,))
+    d = e.add(prompt, max_tokens=3, min_tokens=2)
+    e.run()
+    assert [e.specs[i].finish[0] for i in (a, b, c)] == ["stop", "length", "stop"]
+    assert [len(e.specs[i].tokens[0]) for i in (a, b, c)] == [1, 3, 1]
+    assert len(e.specs[d].tokens[0]) >= 2
+
+
+def test_no_tokens_wanted():
+    e = FakeEngine()
+    request = e.add([1, 2, 3], max_tokens=0, prompt_logprobs=0)
+    e.run()
+    assert e.specs[request].tokens == [[]] and e.specs[request].finish == ["length"]
+    assert e.specs[request].scored == [1, 2] and e.scheduler.n_generated == 0
+
+
+# ---- prefix cache ------------------------------------------------------------------------------------
+
+
+def test_a_common_prefix_is_computed_once():
+    e = FakeEngine(max_num_batched_tokens=64)
+    prompt = list(range(21))
+    e.add(prompt, max_tokens=1)
+    e.step()
+    second = e.add([*prompt[:18], 50, 51], max_tokens=1)
+    step = e.step()
+    assert step["positions"] == [16, 17, 18, 19]
+    assert e.specs[second].started and e.scheduler.n_prefix_hits == 16 and e.scheduler.n_prefix_queries == 41
+    assert e.scheduler.n_prompt_tokens == 41
+
+
+def test_outputs_are_found_too():
+    e = FakeEngine()
+    first = e.add([1, 2, 3], max_tokens=10, ignore_eos=True)
+    e.run()
+    e.add([1, 2, 3, *e.specs[first].tokens[0]], max_tokens=1)
+    assert e.step()["positions"] == [12]
+    e.run()
+
+
+def test_a_step_that_failed_leaves_nothing_in_the_cache():
+    e = FakeEngine()
+    a = e.add(list(range(12)))
+    e.schedule()
+    e.fail()
+    assert e.specs[a].finish == ["error"] and e.driver.n_free() == e.n_blocks
+    e.add(list(range(12)))
+    assert e.step()["positions"] == list(range(12))
+
+
+# ---- preemption --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_the_last_admitted_is_preempted_and_comes_back_with_its_tokens(depth):
+    e = FakeEngine(n_blocks=10, depth=depth, max_num_seqs=3, max_model_len=40)
+    ids = [e.add([k] * 4, max_tokens=20, ignore_eos=True) for k in range(1, 4)]
+    while not e.scheduler.n_preemptions:
+        e.step()
+    assert e.driver.sequence(ids[2])["state"] == "preempted"
+    assert [e.driver.sequence(i)["state"] for i in ids[:2]] == ["running", "running"]
+    late = e.add([9] * 4, max_tokens=1)
+    while e.driver.sequence(ids[2])["state"] == "preempted":
+        assert not e.specs[late].started, "the preempted one goes first"
+        e.step()
+    e.run()
+    assert [e.specs[i].finish for i in ids] == [["length"]] * 3
+    assert e.scheduler.n_generated == 61
+
+
+def test_the_lowest_priority_is_preempted():
+    e = FakeEngine(n_blocks=10, policy="priority", max_num_seqs=3, max_model_len=40)
+    ids = [e.add([k] * 4, max_tokens=20, ignore_eos=True, priority=p) for k, p in ((1, 9), (2, 1), (3, 5))]
+    while not e.scheduler.n_preemptions:
+        e.step()
+    assert [e.driver.sequence(i)["state"] for i in ids] == ["preempted", "running", "running"]
+    e.run()
+
+
+def test_a_preempted_sequence_finds_its_blocks_again():
+    e = FakeEngine(n_blocks=10, max_num_seqs=3, max_model_len=40)
+    for k in range(1, 4):
+        e.add([k] * 4, max_tokens=12, ignore_eos=True)
+    computed = 0
+    while e.driver.has_work():
+        computed += len((e.step() or {"token_ids": ()})["token_ids"])
+    alone_tokens = 3 * (4 + 11)
+    assert e.scheduler.n_preemptions and computed < alone_tokens + 4 * e.scheduler.n_preemptions + 8
+
+
+def test_a_newcomer_leaves_the_blocks_that_decodes_need_next():
+    e = FakeEngine(n_blocks=11, max_num_seqs=4)
+    decoding(e, 3, length=5, max_tokens=12)  # two blocks each, four at the end
+    late = e.add([9] * 12, max_tokens=1)  # three blocks, and five are free
+    e.step()
+    assert not e.specs[late].started
+    e.run()
+    assert e.scheduler.n_preemptions == 1  # three times four is more than there are
+
+
+def test_a_newcomer_gets_blocks_that_nobody_will_need():
+    e = FakeEngine(n_blocks=9, max_num_seqs=4)
+    decoding(e, 3, length=5, max_tokens=4)  # two blocks each, to the end
+    late = e.add([9] * 12, max_tokens=1)
+    e.step()
+    assert e.specs[late].started
+
+
+# ---- n choices ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize(("length", "copies"), [(6, 3), (8, 0)])
+def test_choices_share_the_prompt_and_copy_its_last_block_on_write(depth, length, copies):
+    e = FakeEngine(depth=depth)
+    request = e.add(list(range(length)), n=4, max_tokens=6, ignore_eos=True)
+    first = e.step()
+    assert [r["seq"] for r in first["rows"]] == [(request, k) for k in range(4)]
+    assert {r["logit_row"] for r in first["rows"]} == {0} and len(first["logit_rows"]) == 1
+    assert [seq for seq, _, _ in first["admitted"]] == [(request, k) for k in range(4)]
+    second = e.step()
+    assert second["seqs"] == [(request, k) for k in range(4)]
+    assert len(second["copies"]) == copies
+    assert len({table[0] for table in second["tables"]}) == 1
+    assert len({table[1 if copies else 2] for table in second["tables"]}) == 4
+    used = e.n_blocks - e.driver.n_free()
+    assert used == (1 + 4 if copies else 2 + 4)
+    e.run()
+    assert len({tuple(t) for t in e.specs[request].tokens}) > 1, "choices differ"
+
+
+def test_a_request_waits_for_the_slots_of_all_its_choices():
+    e = FakeEngine(max_num_seqs=4, max_num_batched_tokens=6)
+    decoding(e, 2, max_tokens=6)
+    many = e.add([9] * 9, n=3, max_tokens=3, ignore_eos=True)
+    after = e.add([8], max_tokens=3, ignore_eos=True)
+    while not e.specs[many].started:
+        assert not e.specs[after].started
+        e.step()
+    e.step()
+    assert e.specs[after].started
+    e.run()
+
+
+def test_one_choice_can_be_ended_alone():
+    e = FakeEngine()
+    request = e.add([1] * 6, n=3, max_tokens=9, ignore_eos=True)
+    assert not e.cancel(request, 1), "the choices do not run yet"
+    e.step()
+    e.step()
+    assert e.cancel(request, 1, "stop") and not e.cancel(request, 1) and not e.cancel(request, 3)
+    assert e.scheduler.n_running == 2
+    assert e.specs[request].finish == [None, "stop", None]
+    e.run()
+    assert e.specs[request].finish == ["length", "stop", "length"]
+
+
+# ---- prompt log-probabilities ------------------------------------------------------------------------
+
+
+def test_prompt_logprobs_cut_the_chunk_to_the_rows_and_skip_the_cache():
+    e = FakeEngine(max_num_seqs=4, max_rows=6, max_num_batched_tokens=32)
+    e.add(list(range(16)), max_tokens=1)
+    e.run()
+    request = e.add(list(range(16)), max_tokens=2, prompt_logprobs=1, ignore_eos=True)
+    steps = [e.step() for _ in range(4)]
+    assert [len(s["token_ids"]) for s in steps] == [6, 6, 4, 1]
+    assert [len(s["rows"]) for s in steps] == [6, 6, 4, 1]
+    assert e.specs[request].scored == list(range(1, 16))
+
+
+def test_prompt_logprobs_are_reported_once_though_the_prompt_is_computed_twice():
+    e = FakeEngine(n_blocks=10, max_num_seqs=3, max_model_len=40, max_num_batched_tokens=6)
+    ids = [e.add([k] * 4, max_tokens=20, ignore_eos=True) for k in range(1, 3)]
+    scored = e.add(list(range(14)), max_tokens=20, prompt_logprobs=0, ignore_eos=True)
+    while not e.scheduler.n_preemptions:
+        e.step()
+    assert e.driver.sequence(scored)["state"] == "preempted"
+    e.run()  # checks the positions
+    assert e.specs[ids[0]].finish == ["length"]
+
+
+# ---- cancellation, deadlines, failures ---------------------------------------------------------------
+
+
+def test_cancelling_frees_blocks_at_once_when_nothing_is_in_flight():
+    e = FakeEngine()
+    ids = decoding(e, 3)
+    waiting = e.add([1] * 9)
+    for request in (*ids, waiting):
+        assert e.cancel(request) and not e.cancel(request)
+        assert e.specs[request].finish == ["abort"]
+    assert e.driver.n_free() == e.n_blocks and not e.driver.has_work()
+    assert e.schedule() is None
+
+
+def test_cancelling_frees_blocks_within_one_step():
+    e = FakeEngine(depth=2)
+    request = e.add([1] * 9, ignore_eos=True)
+    e.schedule()
+    e.schedule()
+    e.cancel(request)
+    e.deliver()
+    assert e.driver.n_free() < e.n_blocks
+    e.deliver()
+    assert e.driver.n_free() == e.n_blocks
+
+
+def test_a_deadline_ends_running_and_waiting_requests():
+    e = FakeEngine(max_num_seqs=1)
+    a = e.add([1], deadline_us=10, ignore_eos=True)
+    b = e.add([2], deadline_us=10)
+    c = e.add([3], deadline_us=5000, max_tokens=2, ignore_eos=True)
+    e.step()
+    e.now_us = 10
+    assert e.step()["seqs"] == [(c, 0)]
+    assert (e.specs[a].finish, e.specs[b].finish) == (["deadline"], ["deadline"])
+    assert len(e.specs[a].tokens[0]) == 1
+    e.run()
+    assert e.specs[c].finish == ["length"]
+
+
+def test_logits_that_are_not_numbers_end_that_request_alone():
+    e = FakeEngine()
+    bad = e.add([1] * 6, n=2, max_tokens=9, ignore_eos=True)
+    good = e.add([2] * 6, max_tokens=9, ignore_eos=True)
+    e.step()
+    e.schedule()
+    e.deliver(nan_row=1)
+    e.run()
+    assert e.specs[bad].finish == ["error", "error"] and e.specs[good].finish == ["length"]
+
+
+def test_a_failed_step_ends_its_requests_and_no_others():
+    e = FakeEngine(max_num_seqs=2)
+    ids = [e.add([k], max_tokens=4, ignore_eos=True) for k in range(1, 4)]
+    e.schedule()
+    e.fail()
+    e.run()
+    assert [e.specs[i].finish[0] for i in ids] == ["error", "error", "length"]
+
+
+# ---- cost --------------------------------------------------------------------------------------------
+
+COUNTING_MALLOC = """
+#include <stddef.h>
+void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t);
+static long n_calls;
+long count_calls(void) { return n_calls; }
+void *malloc(size_t n) { ++n_calls; return __libc_malloc(n); }
+void *calloc(size_t k, size_t n) { ++n_calls; return __libc_calloc(k, n); }
+void *realloc(void *p, size_t n) { ++n_calls; return __libc_realloc(p, n); }
+"""
+
+DECODE = """
+import ctypes
+from rvllm._native.blocks import BlockManager
+from rvllm._native.driver import SchedulerDriver
+from rvllm._native.scheduler import Scheduler
+
+count_calls = ctypes.CDLL(None).count_calls
+scheduler = Scheduler(BlockManager(4096), max_num_seqs=32, max_num_batched_tokens=2048, max_model_len=4096)
+driver = SchedulerDriver(scheduler)
+driver.fill(32, 40, 1500)
+driver.time_steps(100)
+for n_steps in (10, 1010):
+    before = count_calls()
+    driver.time_steps(n_steps)
+    print(count_calls() - before)
+assert scheduler.n_running == 32
+"""
+
+
+def test_nothing_is_allocated_while_sequences_decode(tmp_path):
+    source, library = tmp_path / "malloc.c", tmp_path / "malloc.so"
+    source.write_text(COUNTING_MALLOC)
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None or platform.libc_ver()[0] != "glibc":
+        pytest.skip("needs a C compiler and glibc")
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", source, "-o", library], check=True)
+    env = os.environ | {"LD_PRELOAD": str(library)}
+    run = subprocess.run(
+        [sys.executable, "-c", DECODE], env=env, check=True, timeout=60, capture_output=True, text=True
+    )
+    few, many = (int(n) for n in run.stdout.split())
+    assert few > 0, "nothing was counted"
+    assert many - few < 10, f"{many - few} more allocations in 1,000 more steps of 32 sequences"

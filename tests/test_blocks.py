@@ -1,0 +1,290 @@
+"""The block manager: a state machine over all its operations, then its rules one by one."""
+
+from __future__ import annotations
+
+import pytest
+from fake_engine import extend, state_of
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from rvllm._native.blocks import BlockManager
+from rvllm._native.driver import BlockDriver
+
+DOCUMENTS = [list(range(100, 140)), [*range(100, 112), *range(200, 228)]]  # the second shares 12 tokens
+
+
+class Blocks(RuleBasedStateMachine):
+    """Sequences come, grow, fork, shrink and go, as a scheduler would have it, but in any order.
+
+    `content` is what a cache would hold: (block, offset) -> state of the history up to the token stored there.
+    """
+
+    @initialize(
+        n_blocks=st.sampled_from([4, 9, 30]),
+        block_size=st.sampled_from([1, 3, 4, 16]),
+        prefix_caching=st.sampled_from([True, True, True, False]),
+    )
+    def start(self, n_blocks, block_size, prefix_caching):
+        self.block_size = block_size
+        self.driver = BlockDriver(BlockManager(n_blocks, block_size, prefix_caching=prefix_caching))
+        self.content: dict[tuple[int, int], int] = {}
+        self.tokens: dict[int, list[int]] = {}
+        self.extras: dict[int, int] = {}
+
+    def place(self, number, position):
+        return self.driver.table(number)[position // self.block_size], position % self.block_size
+
+    def write(self, number, begin, end):
+        """Compute positions begin to end."""
+        state = state_of(self.extras[number], self.tokens[number][:begin])
+        for position in range(begin, end):
+            state = extend(state, self.tokens[number][position])
+            assert self.driver.refs(self.place(number, position)[0]) == 1, "a shared block is written"
+            assert not self.driver.is_cached(self.place(number, position)[0]), "a cached block is written"
+            self.content[self.place(number, position)] = state
+
+    def cached_prefix(self, number):
+        """Leading full blocks of a sequence that the prefix cache holds, found by their content."""
+        bs = self.block_size
+        last = [self.content.get((b, bs - 1)) for b in range(self.driver.blocks.n_blocks) if self.driver.is_cached(b)]
+        assert len(set(last)) == len(last), "the same content is cached twice"
+        n = 0
+        while (n + 1) * bs < len(self.tokens[number]):
+            if state_of(self.extras[number], self.tokens[number][: (n + 1) * bs]) not in last:
+                break
+            n += 1
+        return n
+
+    @rule(document=st.sampled_from(DOCUMENTS), length=st.integers(1, 40), extras=st.sampled_from([0, 0, 7]))
+    def add(self, document, length, extras):
+        d = self.driver
+        number = d.new(document[:length], extras)
+        self.tokens[number], self.extras[number] = document[:length], extras
+        found = d.lookup(number)
+        assert len(found) == self.cached_prefix(number)
+        idle = {b for b in range(d.blocks.n_blocks) if d.refs(b) == 0}
+        n_new = -(-length // self.block_size) - len(found)
+        assert d.can_admit(number) == (n_new <= len(idle - set(found)))
+        if not d.can_admit(number):
+            d.release(number)
+            del self.tokens[number]
+            return
+        assert d.admit(number) == len(found)
+        assert set(d.table(number)[len(found) :]) <= idle
+        self.write(number, len(found) * self.block_size, length)
+        d.commit(number, length)
+
+    @precondition(lambda self: self.tokens)
+    @rule(data=st.data(), tokens=st.lists(st.integers(0, 3), min_size=1, max_size=9), known=st.booleans())
+    def grow(self, data, tokens, known):
+        number = data.draw(st.sampled_from(sorted(self.tokens)))
+        d = self.driver
+        for token in tokens:
+            position = len(self.tokens[number])
+            if d.needs_block(number, position):
+                if not d.n_free():
+                    break
+                source = d.extend(number, position)
+                if source >= 0:
+                    block = d.table(number)[-1]
+                    for offset in range(self.block_size):
+                        self.content[block, offset] = self.content.get((source, offset))
+            d.append(number, token)
+            self.tokens[number].append(token)
+            self.write(number, position, position + 1)
+        if known:
+            d.commit(number, len(self.tokens[number]))
+
+    @precondition(lambda self: self.tokens)
+    @rule(data=st.data())
+    def fork(self, data):
+        number = data.draw(st.sampled_from(sorted(self.tokens)))
+        child = self.driver.fork(number)
+        self.tokens[child], self.extras[child] = list(self.tokens[number]), self.extras[number]
+
+    @precondition(lambda self: self.tokens)
+    @rule(data=st.data())
+    def truncate(self, data):
+        number = data.draw(st.sampled_from(sorted(self.tokens)))
+        n = data.draw(st.integers(1, len(self.tokens[number])))
+        self.driver.truncate(number, n)
+        del self.tokens[number][n:]
+
+    @precondition(lambda self: self.tokens)
+    @rule(data=st.data())
+    def release(self, data):
+        number = data.draw(st.sampled_from(sorted(self.tokens)))
+        self.driver.release(number)
+        del self.tokens[number]
+
+    @invariant()
+    def sound(self):
+        if not hasattr(self, "driver"):
+            return
+        self.driver.check()
+        for number, tokens in self.tokens.items():
+            assert len(self.driver.table(number)) == -(-len(tokens) // self.block_size)
+            state = state_of(self.extras[number], [])
+            for position, token in enumerate(tokens):
+                state = extend(state, token)
+                assert self.content[self.place(number, position)] == state
+
+    def teardown(self):
+        if hasattr(self, "driver"):
+            for number in self.tokens:
+                self.driver.release(number)
+            self.driver.check()
+            assert self.driver.n_free() == self.driver.blocks.n_blocks
+
+
+TestBlocks = Blocks.TestCase
+TestBlocks.settings = settings(
+    max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)
+
+
+def driver(n_blocks=8, block_size=4, **options):
+    return BlockDriver(BlockManager(n_blocks, block_size, **options))
+
+
+def compute(d, tokens, extras=0):
+    """Make, admit and commit a sequence; return its number."""
+    number = d.new(tokens, extras)
+    d.admit(number)
+    d.commit(number, len(tokens))
+    return number
+
+
+def test_a_prefix_is_found_in_full_blocks_but_never_the_whole_prompt():
+    d = driver()
+    first = compute(d, range(10))
+    assert d.lookup(d.new(range(10))) == d.table(first)[:2]
+    assert d.lookup(d.new(range(8))) == d.table(first)[:1]
+    assert d.lookup(d.new([*range(7), 99, 8, 9])) == d.table(first)[:1]
+    assert d.lookup(d.new(range(1, 10))) == []
+
+
+def test_a_prefix_survives_its_sequence_and_is_shared():
+    d = driver()
+    first = compute(d, range(9))
+    table = d.table(first)
+    d.release(first)
+    assert d.n_free() == 8
+    second = compute(d, range(9))
+    assert d.table(second)[:2] == table[:2]
+    third = compute(d, range(9))
+    assert d.table(third)[:2] == table[:2]
+    assert [d.refs(b) for b in table[:2]] == [2, 2]
+    assert d.n_free() == 8 - 4
+
+
+def test_extras_separate_prefixes():
+    d = driver()
+    compute(d, range(9), extras=1)
+    assert d.lookup(d.new(range(9), 2)) == []
+    assert len(d.lookup(d.new(range(9), 1))) == 2
+
+
+def test_what_is_not_committed_is_not_found():
+    d = driver()
+    number = d.new(range(9))
+    d.admit(number)
+    assert d.lookup(d.new(range(9))) == []
+    d.commit(number, 7)
+    assert len(d.lookup(d.new(range(9)))) == 1
+
+
+def test_equal_content_is_cached_once():
+    d = driver()
+    first, second = d.new(range(9)), d.new(range(9))
+    d.admit(first)
+    d.admit(second)
+    d.commit(first, 9)
+    d.commit(second, 9)
+    assert d.lookup(d.new(range(9))) == d.table(first)[:2]
+    assert not any(d.is_cached(b) for b in d.table(second))
+    d.check()
+
+
+def test_a_child_of_equal_content_is_found_behind_the_first_copy():
+    d = driver()
+    first, second = d.new(range(9)), d.new([*range(8), 50, 51, 52, 53, 54])
+    d.admit(first)
+    d.admit(second)
+    d.commit(first, 9)
+    d.commit(second, 12)
+    assert d.lookup(d.new([*range(8), 50, 51, 52, 53, 54])) == [*d.table(first)[:2], d.table(second)[2]]
+
+
+def test_the_tail_of_a_prefix_is_evicted_before_its_head():
+    d = driver(n_blocks=4)
+    first = compute(d, range(13))
+    head = d.table(first)
+    d.release(first)
+    other = compute(d, range(100, 107))  # two blocks: the empty one, then the last cached one
+    assert d.table(other) == [head[3], head[2]]
+    assert d.lookup(d.new(range(13))) == head[:2]
+
+
+def test_the_least_recently_used_prefix_is_evicted_first():
+    d = driver(n_blocks=4, block_size=4)
+    numbers = [compute(d, [10 * k + i for i in range(5)]) for k in range(2)]
+    for number in numbers:
+        d.release(number)
+    d.release(compute(d, range(5)))  # uses the first once more
+    compute(d, range(100, 109))  # three blocks: two empty ones, then a cached one
+    assert len(d.lookup(d.new(range(5)))) == 1
+    assert d.lookup(d.new(range(10, 15))) == []
+
+
+def test_a_fork_copies_when_it_writes_and_the_last_holder_does_not():
+    d = driver()
+    parent = compute(d, range(6))
+    children = [d.fork(parent) for _ in range(2)]
+    head, partial = d.table(parent)
+    assert d.n_free() == 6 and d.refs(partial) == 3
+    assert d.needs_block(parent, 6) and d.extend(parent, 6) == partial
+    assert d.needs_block(children[0], 6) and d.extend(children[0], 6) == partial
+    assert not d.needs_block(children[1], 6)
+    assert {d.table(n)[0] for n in (parent, *children)} == {head}
+    assert len({d.table(n)[1] for n in (parent, *children)}) == 3
+    assert not d.needs_block(parent, 7) and d.needs_block(parent, 8)
+    assert d.extend(parent, 8) == -1
+
+
+def test_a_cut_sequence_does_not_write_into_the_cache():
+    d = driver()
+    number = compute(d, range(8))
+    table = d.table(number)
+    d.truncate(number, 6)
+    assert d.needs_block(number, 6) and d.extend(number, 6) == table[1]
+    assert d.lookup(d.new(range(9))) == table
+
+
+def test_truncate_gives_back_whole_blocks_only():
+    d = driver()
+    number = compute(d, range(14))
+    d.truncate(number, 9)
+    assert len(d.table(number)) == 3 and d.n_free() == 5
+    d.truncate(number, 8)
+    assert len(d.table(number)) == 2 and d.n_free() == 6
+
+
+def test_without_prefix_caching_nothing_is_kept():
+    d = driver(prefix_caching=False)
+    d.release(compute(d, range(9)))
+    assert d.lookup(d.new(range(9))) == []
+
+
+def test_usage_counts_what_sequences_hold():
+    d = driver()
+    number = compute(d, range(8))
+    assert d.blocks.usage == 0.25
+    d.release(number)
+    assert d.blocks.usage == 0
+
+
+@pytest.mark.parametrize(("arguments", "name"), [((0, 16), "n_blocks"), ((4, 0), "block_size"), ((-1, 16), "n_blocks")])
+def test_a_size_below_one_is_refused(arguments, name):
+    with pytest.raises(ValueError, match=name):
+        BlockManager(*arguments)
