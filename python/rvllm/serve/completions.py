@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -70,28 +71,31 @@ async def completions(request: web.Request) -> web.StreamResponse:
 
 async def _prompts(engine: Engine, req: CompletionRequest, asked: int | None) -> list[Prompt]:
     tokenizer = engine.tokenizer
-    given = req.prompt
-    if isinstance(given, str):
-        given = [given]
-    elif not given:
-        raise ApiError(400, "prompt is empty", "prompt")
-    elif isinstance(given[0], int):
-        given = [given]
     out = []
-    for i, item in enumerate(given):
-        param = "prompt" if given[0] is item and len(given) == 1 else f"prompt[{i}]"
-        if isinstance(item, str):
-            if not isinstance(given[0], str):
-                raise ApiError(400, "prompt must be all texts or all lists of token ids", "prompt")
-            ids = await tokenizer.encode_async(item, add_special_tokens=req.add_special_tokens is not False)
+    for given in _prompt_list(req.prompt):
+        text = given if isinstance(given, str) else None
+        if isinstance(given, str):
+            ids = await tokenizer.encode_async(given, add_special_tokens=req.add_special_tokens is not False)
         else:
-            ids = convert(item, list[TokenId], param)
+            ids = given
         kept = truncate(ids, req.truncate_prompt_tokens, asked, engine.max_model_len)
-        echo = None
-        if req.echo:
-            echo = item if isinstance(item, str) and kept is ids else tokenizer.decode(kept, skip_special_tokens=False)
-        out.append(Prompt(kept, echo))
+        if req.echo and (text is None or kept is not ids):
+            text = tokenizer.decode(kept, skip_special_tokens=False)
+        out.append(Prompt(kept, text if req.echo else None))
     return out
+
+
+def _prompt_list(prompt: str | list[Any]) -> list[str] | list[list[int]]:
+    """Return the prompts of a request, which may be a text, texts, token ids, or lists of token ids."""
+    if isinstance(prompt, str):
+        return [prompt]
+    if not prompt:
+        raise ApiError(400, "prompt is empty", "prompt")
+    if isinstance(prompt[0], str):
+        return convert(prompt, list[str], "prompt")
+    if isinstance(prompt[0], int):
+        return [convert(prompt, list[TokenId], "prompt")]
+    return convert(prompt, list[list[TokenId]], "prompt")
 
 
 class CompletionFormat:
@@ -112,10 +116,14 @@ class CompletionFormat:
     def choice(self, choice: Choice, handle: RequestHandle) -> CompletionChoice:
         """Return the choice of a whole answer."""
         prompt = choice.prompt
+        echo = prompt.echo or ""
+        logprobs = self._render(choice.logprobs, choice.token_ids, len(echo))
+        if prompt.echo is not None:
+            logprobs = _joined(self._prompt_logprobs(prompt, handle), logprobs)
         out = CompletionChoice(
             choice.index,
-            (prompt.echo or "") + "".join(choice.text),
-            self._render(_entries(choice, handle), _tokens(choice), 0),
+            echo + "".join(choice.text),
+            logprobs,
             choice.finish_reason,
             choice.stop_reason,
         )
@@ -136,7 +144,7 @@ class CompletionFormat:
         echo = prompt.echo or ""
         out = CompletionChoice(choice.index, echo)
         if prompt.echo is not None:
-            out.logprobs = self._render(handle.prompt_logprobs or [], prompt.ids, 0)
+            out.logprobs = self._prompt_logprobs(prompt, handle)
             choice.n_chars = len(echo)
         if self._token_ids:
             out.token_ids = []
@@ -161,15 +169,21 @@ class CompletionFormat:
         """Completions keep everything in their choices."""
         return {}
 
-    def _render(self, entries: list[Any], tokens: list[int], offset: int) -> CompletionLogprobs | None:
+    def _prompt_logprobs(self, prompt: Prompt, handle: RequestHandle) -> CompletionLogprobs | None:
+        return self._render(handle.prompt_logprobs or [], prompt.ids, 0)
+
+    def _render(
+        self, entries: Sequence[TokenLogprob | None], tokens: list[int], offset: int
+    ) -> CompletionLogprobs | None:
         return None if self._logprobs is None else self._logprobs.completion(entries, tokens, offset)
 
 
-def _entries(choice: Choice, handle: RequestHandle) -> list[TokenLogprob | None]:
-    if choice.prompt.echo is None:
-        return list(choice.logprobs)
-    return [*(handle.prompt_logprobs or []), *choice.logprobs]
-
-
-def _tokens(choice: Choice) -> list[int]:
-    return choice.token_ids if choice.prompt.echo is None else choice.prompt.ids + choice.token_ids
+def _joined(first: CompletionLogprobs | None, second: CompletionLogprobs | None) -> CompletionLogprobs | None:
+    if first is None or second is None:
+        return None
+    return CompletionLogprobs(
+        first.text_offset + second.text_offset,
+        first.token_logprobs + second.token_logprobs,
+        first.tokens + second.tokens,
+        first.top_logprobs + second.top_logprobs,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from rvllm.request import TokenLogprob
@@ -37,7 +38,7 @@ class LogprobFormat:
     def _name(self, token: int) -> str:
         return f"token_id:{token}" if self._as_ids else self._tokenizer.token_str(token)
 
-    def completion(self, entries: list[TokenLogprob | None], tokens: list[int], offset: int) -> CompletionLogprobs:
+    def completion(self, entries: Sequence[TokenLogprob | None], tokens: list[int], offset: int) -> CompletionLogprobs:
         """Render one entry per token; None (the first token of a prompt) has no figure. `offset` is in characters."""
         out = CompletionLogprobs([], [], [], [])
         for token, entry in zip(tokens, entries, strict=True):

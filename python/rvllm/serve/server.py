@@ -59,9 +59,7 @@ async def serve(config: EngineConfig, options: ServeOptions, after_ready: Callab
     service = Service(options)
     sock = bind(options)
     stop = _stop_on_signals()
-    runner = web.AppRunner(
-        build_app(service), handler_cancellation=True, access_log=None, shutdown_timeout=FLUSH_S, keepalive_timeout=75
-    )
+    runner = app_runner(build_app(service))
     stats_task = None
     try:
         await runner.setup()
@@ -90,6 +88,13 @@ async def serve(config: EngineConfig, options: ServeOptions, after_ready: Callab
         if options.uds:
             with contextlib.suppress(OSError):
                 os.unlink(options.uds)
+
+
+def app_runner(app: web.Application) -> web.AppRunner:
+    """Return aiohttp's runner with the settings of this server: a client that goes away cancels its handler."""
+    return web.AppRunner(
+        app, handler_cancellation=True, access_log=None, shutdown_timeout=FLUSH_S, keepalive_timeout=75
+    )
 
 
 async def _drain(service: Service, engine: Engine) -> None:
