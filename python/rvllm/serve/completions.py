@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -72,10 +73,17 @@ async def completions(request: web.Request) -> web.StreamResponse:
 async def _prompts(engine: Engine, req: CompletionRequest, asked: int | None) -> list[Prompt]:
     tokenizer = engine.tokenizer
     out = []
-    for given in _prompt_list(req.prompt):
+    prompts = _prompt_list(req.prompt)
+    limit = engine.config.max_num_queued_reqs
+    if len(prompts) > limit:
+        raise ApiError(
+            400, f"prompt holds {len(prompts)} prompts, but the queue of this server takes {limit}", "prompt"
+        )
+    for given in prompts:
         text = given if isinstance(given, str) else None
         if isinstance(given, str):
             ids = await tokenizer.encode_async(given, add_special_tokens=req.add_special_tokens is not False)
+            await asyncio.sleep(0)  # many short prompts must not keep the event loop either
         else:
             ids = given
         kept = truncate(ids, req.truncate_prompt_tokens, asked, engine.max_model_len)

@@ -104,26 +104,26 @@ class Generation:
         self.service = service
         self.engine = engine
         self.job = job
-        n = job.params.n
-        self.choices = [Choice(i * n + k, p) for i, p in enumerate(job.prompts) for k in range(n)]
+        self.choices: list[Choice] = []  # filled by submit(), once the engine has accepted n
         self.handles: list[RequestHandle] = []
         self.n_left = len(job.prompts)
         self._counted = [False] * len(job.prompts)
 
     def submit(self, on_update: Callable[[int, RequestHandle, list[Chunk]], None]) -> None:
         """Hand all prompts to the engine, or none."""
-        job = self.job
+        job, n = self.job, self.job.params.n
         try:
             for i, prompt in enumerate(job.prompts):
                 self.handles.append(
                     self.engine.submit(
                         prompt.ids,
                         job.params,
-                        on_update=partial(on_update, i * job.params.n),
+                        on_update=partial(on_update, i * n),
                         priority=job.priority,
                         cache_salt=job.cache_salt,
                     )
                 )
+                self.choices += [Choice(i * n + k, prompt) for k in range(n)]
         except BaseException:
             for handle in self.handles:
                 self.engine.cancel(handle)
@@ -258,7 +258,7 @@ class Stream:
         self._n = job.params.n
         self._detailed = job.token_ids or job.continuous_usage or job.no_output or fmt.with_logprobs
         self._ended = False
-        self._halves = [] if self._detailed else [self._split(c) for c in generation.choices]
+        self._halves: dict[int, tuple[bytes, bytes]] = {}
 
     def _split(self, choice: Choice) -> tuple[bytes, bytes]:
         """Return what stands before and behind the JSON string of a text in a plain event."""
@@ -318,6 +318,8 @@ class Stream:
 
     def _open(self, choice: Choice, handle: RequestHandle, events: list[bytes]) -> None:
         choice.opened = True
+        if not self._detailed:
+            self._halves[choice.index] = self._split(choice)
         rendered = self.fmt.opening(choice, handle)
         if rendered is not None:
             fields = self.fmt.top_level(handle, choice.prompt) if choice.index == 0 else {}
