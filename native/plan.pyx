@@ -167,13 +167,11 @@ cdef class NativePlan:
             op = PlanOp()
             op.op = <Op><int>table[node.op].code
             for i, tensor in enumerate(node.inputs):
-                if tensor is not None:
-                    op.in_[i] = view_of(tensor, buffer_index)
+                op.in_[i] = view_of(tensor, buffer_index)
             for i, tensor in enumerate(node.outputs):
                 op.out[i] = view_of(tensor, buffer_index)
             for i, weight in enumerate(node.weights):
-                if weight is not None:
-                    op.weight[i] = weight_index[weight]
+                op.weight[i] = weight_index[weight]
             op.attrs = attrs_of(node.attrs)
             self.c.ops.push_back(op)
         self.c.logits = buffer_index[plan.logits.buffer]

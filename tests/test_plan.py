@@ -42,7 +42,7 @@ def test_traced_ops_are_in_order_and_well_formed(tmp_path, variant):
         made = {t.buffer for t in plan.inputs}
         for n in plan.ops:
             check_node(n)
-            assert all(t.buffer in made for t in n.inputs if t is not None), n.op
+            assert all(t.buffer in made for t in n.inputs), n.op
             made.update(t.buffer for t in n.outputs)
         assert plan.logits.buffer in made
         assert (plan.logits.rows, plan.logits.cols) == ("rows", 160)
@@ -94,7 +94,7 @@ def check_arena(plan, limits: Limits) -> int:
         return slice(offset // 64, (offset + size) // 64)
 
     for n in plan.ops:
-        reads = [t.buffer for t in n.inputs if t is not None and t.buffer in where]
+        reads = [t.buffer for t in n.inputs if t.buffer in where]
         for b in reads:
             assert (owner[span(b)] == buffers.index(b)).all(), (n.op, b.name)
         written = np.zeros(len(owner), bool)
@@ -153,7 +153,7 @@ def test_arena_of_models_is_a_layer_not_a_model(tmp_path, variant):
     sizes = dict(zip(plan.buffers(), NativePlan(plan).buffer_bytes(limits), strict=True))
 
     def operands(n: Node) -> set:
-        return {t.buffer for t in (*n.inputs, *n.outputs) if t is not None and t.buffer.source == "arena"}
+        return {t.buffer for t in (*n.inputs, *n.outputs) if t.buffer.source == "arena"}
 
     rope, residual = 64 * 32 * 4, 64 * 64 * 4
     assert total <= max(sum(sizes[b] for b in operands(n)) for n in plan.ops) + rope + residual

@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +19,6 @@ from rvllm.errors import ModelError
 
 log = logging.getLogger("rvllm")
 
-T = TypeVar("T")
 _REQUIRED: Any = object()
 
 # Keys that describe training, transformers itself or other software, and change nothing here.
@@ -48,7 +47,7 @@ class Fields:
         self._known.add(key)
         return self.data.get(key) is not None
 
-    def _get(self, key: str, kind: type[T] | tuple[type, ...], kind_name: str, default: T) -> T:
+    def _get(self, key: str, kind: type | tuple[type, ...], kind_name: str, default: Any) -> Any:
         if not self.has(key):
             if default is _REQUIRED:
                 raise self.error(key, "is missing")
@@ -58,25 +57,25 @@ class Fields:
             raise self.error(key, f"must be {kind_name}, not {json.dumps(value)[:60]}")
         return value
 
-    def int(self, key: str, default: int = _REQUIRED, minimum: int = 1) -> int:
+    def integer(self, key: str, default: int = _REQUIRED, minimum: int = 1) -> int:
         value = self._get(key, int, "an integer", default)
         if value is not default and not minimum <= value < 2**31:
             raise self.error(key, f"must be an integer of at least {minimum}, not {value}")
         return value
 
-    def float(self, key: str, default: float = _REQUIRED, minimum: float = 0.0) -> float:
+    def number(self, key: str, default: float = _REQUIRED, minimum: float = 0.0) -> float:
         value = self._get(key, (int, float), "a number", default)
         if value is not default and not (math.isfinite(value) and value >= minimum):
             raise self.error(key, f"must be a finite number of at least {minimum:g}, not {value}")
         return value
 
-    def bool(self, key: str, default: bool = _REQUIRED) -> bool:
+    def boolean(self, key: str, default: bool = _REQUIRED) -> bool:
         return self._get(key, bool, "true or false", default)
 
-    def str(self, key: str, default: str = _REQUIRED) -> str:
+    def string(self, key: str, default: str = _REQUIRED) -> str:
         return self._get(key, str, "a string", default)
 
-    def object(self, key: str) -> Fields | None:
+    def section(self, key: str) -> Fields | None:
         data = self._get(key, dict, "an object", None)
         return None if data is None else Fields(data, f"{self.where}: {key}")
 
@@ -182,59 +181,59 @@ class GenerationDefaults:
 
 def read_rope(f: Fields) -> RopeConfig:
     """Read `rope_theta` with `rope_scaling`, or `rope_parameters` (transformers 5), which holds both."""
-    theta = f.float("rope_theta", 10000.0)
+    theta = f.number("rope_theta", 10000.0)
     f.only("partial_rotary_factor", 1, 1.0)
-    max_len = f.int("max_position_embeddings")
-    both = [r for r in (f.object("rope_parameters"), f.object("rope_scaling")) if r is not None]
+    max_len = f.integer("max_position_embeddings")
+    both = [r for r in (f.section("rope_parameters"), f.section("rope_scaling")) if r is not None]
     if not both:
         return RopeConfig(theta=theta)
     r = both[0]
-    kind = r.str("rope_type", r.str("type", "default"))
+    kind = r.string("rope_type", r.string("type", "default"))
     if kind not in ("default", "linear", "llama3"):
         raise r.error("rope_type", f"is {kind!r}; implemented are default, linear and llama3")
     r.only("partial_rotary_factor", 1, 1.0)
-    theta = r.float("rope_theta", theta)
+    theta = r.number("rope_theta", theta)
     if theta <= 0:
         raise r.error("rope_theta", "must be above 0")
     if kind == "default":
         return RopeConfig(theta=theta)
-    factor = r.float("factor", minimum=1.0)
+    factor = r.number("factor", minimum=1.0)
     if kind == "linear":
         return RopeConfig("linear", theta, factor)
-    low, high = r.float("low_freq_factor", minimum=1e-6), r.float("high_freq_factor", minimum=1e-6)
+    low, high = r.number("low_freq_factor", minimum=1e-6), r.number("high_freq_factor", minimum=1e-6)
     if high <= low:
         raise r.error("high_freq_factor", f"must be above low_freq_factor ({low:g}), not {high:g}")
-    return RopeConfig("llama3", theta, factor, low, high, r.int("original_max_position_embeddings", max_len))
+    return RopeConfig("llama3", theta, factor, low, high, r.integer("original_max_position_embeddings", max_len))
 
 
 def read_decoder(f: Fields, *, qkv_bias: bool, o_bias: bool, mlp_bias: bool) -> ModelConfig:
     """Read what the Llama family has in common; the arguments are what differs between its members."""
     f.only("hidden_act", "silu")
     f.refuse("quantization_config", "is set: quantised checkpoints are not implemented")
-    n_layers = f.int("num_hidden_layers")
-    hidden_size, n_heads = f.int("hidden_size"), f.int("num_attention_heads")
-    n_kv_heads = f.int("num_key_value_heads", n_heads)
+    n_layers = f.integer("num_hidden_layers")
+    hidden_size, n_heads = f.integer("hidden_size"), f.integer("num_attention_heads")
+    n_kv_heads = f.integer("num_key_value_heads", n_heads)
     if n_heads % n_kv_heads:
         raise f.error("num_attention_heads", f"({n_heads}) is not a multiple of num_key_value_heads ({n_kv_heads})")
     if not f.has("head_dim") and hidden_size % n_heads:
         raise f.error("hidden_size", f"({hidden_size}) is not a multiple of num_attention_heads ({n_heads})")
-    head_dim = f.int("head_dim", hidden_size // n_heads)
+    head_dim = f.integer("head_dim", hidden_size // n_heads)
     if head_dim % 2:
         raise f.error("head_dim", f"must be even, not {head_dim}")
     _refuse_sliding_window(f, n_layers)
     return ModelConfig(
         architecture=f.data["architectures"][0],
-        vocab_size=f.int("vocab_size"),
+        vocab_size=f.integer("vocab_size"),
         hidden_size=hidden_size,
-        intermediate_size=f.int("intermediate_size"),
+        intermediate_size=f.integer("intermediate_size"),
         n_layers=n_layers,
         n_heads=n_heads,
         n_kv_heads=n_kv_heads,
         head_dim=head_dim,
-        rms_norm_eps=f.float("rms_norm_eps", 1e-6),
-        max_position_embeddings=f.int("max_position_embeddings"),
+        rms_norm_eps=f.number("rms_norm_eps", 1e-6),
+        max_position_embeddings=f.integer("max_position_embeddings"),
         rope=read_rope(f),
-        tie_word_embeddings=f.bool("tie_word_embeddings", False),
+        tie_word_embeddings=f.boolean("tie_word_embeddings", False),
         qkv_bias=qkv_bias,
         o_bias=o_bias,
         mlp_bias=mlp_bias,
@@ -246,9 +245,9 @@ def read_decoder(f: Fields, *, qkv_bias: bool, o_bias: bool, mlp_bias: bool) -> 
 
 def _refuse_sliding_window(f: Fields, n_layers: int) -> None:
     """Qwen's configurations carry a window that is off unless `use_sliding_window`; refuse only one in use."""
-    window = f.int("sliding_window", 0, minimum=0)
-    first = f.int("max_window_layers", 0, minimum=0)
-    if f.bool("use_sliding_window", False) and window and first < n_layers:
+    window = f.integer("sliding_window", 0, minimum=0)
+    first = f.integer("max_window_layers", 0, minimum=0)
+    if f.boolean("use_sliding_window", False) and window and first < n_layers:
         raise f.error("use_sliding_window", f"is true for layers {first} to {n_layers - 1}: it is not implemented")
     if f.has("layer_types"):
         kinds = f.data["layer_types"]
@@ -262,7 +261,7 @@ def _refuse_sliding_window(f: Fields, n_layers: int) -> None:
 
 
 def _read_dtype(f: Fields) -> str | None:
-    name = f.str("dtype", f.str("torch_dtype", ""))
+    name = f.string("dtype", f.string("torch_dtype", ""))
     if name and name not in _DTYPES:
         raise f.error("dtype", f"is {name!r}; implemented are {', '.join(_DTYPES)}")
     return _DTYPES.get(name)
@@ -319,14 +318,18 @@ def read_generation_config(model: str, source: str = "auto") -> tuple[Generation
     eos = f.ids("eos_token_id")
     if source == "none":
         return GenerationDefaults(), eos
+
+    def optional(read: Callable[..., Any], key: str, **limits: Any) -> Any:
+        return read(key, **limits) if f.has(key) else None
+
     return (
         GenerationDefaults(
-            temperature=f.float("temperature", None),
-            top_p=f.float("top_p", None),
-            top_k=f.int("top_k", None, minimum=0),
-            min_p=f.float("min_p", None),
-            repetition_penalty=f.float("repetition_penalty", None),
-            max_new_tokens=f.int("max_new_tokens", None),
+            temperature=optional(f.number, "temperature"),
+            top_p=optional(f.number, "top_p"),
+            top_k=optional(f.integer, "top_k", minimum=0),
+            min_p=optional(f.number, "min_p"),
+            repetition_penalty=optional(f.number, "repetition_penalty"),
+            max_new_tokens=optional(f.integer, "max_new_tokens"),
         ),
         eos,
     )

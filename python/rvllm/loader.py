@@ -12,7 +12,7 @@ from rvllm.engine_config import EngineConfig
 from rvllm.errors import CapacityError, ConfigError
 from rvllm.memory import MemoryTable, Sizes, resolve
 from rvllm.plan.fusion import fuse
-from rvllm.plan.graph import OPS, Plan, trace
+from rvllm.plan.graph import OPS, Node, Plan, trace
 from rvllm.plan.show import plan_lines
 from rvllm.weights import (
     Progress,
@@ -146,11 +146,11 @@ def _kernels(plan: Plan, native: NativePlan, device: Device, kv_cache_dtype: str
     return [k for k in names if k is not None]
 
 
-def _describe(n, kv_cache_dtype: str) -> str:
+def _describe(n: Node, kv_cache_dtype: str) -> str:
     """Describe what a kernel is looked up by."""
     x = n.inputs[0]
     parts = [f"{x.dtype} [{x.cols}]"]
-    parts += [f"{w.format} {w.dtype} [{w.n}, {w.k}]" for w in n.weights[:1] if w is not None]
+    parts += [f"{w.format} {w.dtype} [{w.n}, {w.k}]" for w in n.weights[:1]]
     if "layer" in OPS[n.op].attrs:
         parts.append(f"cache {kv_cache_dtype}")
     parts += [f"{name} {value:g}" for name, value in n.attrs.items() if name not in ("layer", "group")]

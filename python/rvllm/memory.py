@@ -112,13 +112,17 @@ def resolve(
     block_size = config.block_size
     if block_size < 1 or block_size & (block_size - 1):
         raise ConfigError(f"--block-size must be a power of two, not {block_size}")
+    max_num_seqs, max_num_batched_tokens, max_prefill_chunk, max_rows = _resolve_steps(config)
     sizes = Sizes(
         dtype=dtype,
         kv_cache_dtype=kv_cache_dtype,
         max_model_len=_asked_model_len(config, model),
         block_size=block_size,
         num_blocks=0,
-        **_resolve_steps(config),
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=max_num_batched_tokens,
+        max_prefill_chunk=max_prefill_chunk,
+        max_rows=max_rows,
     )
     block_bytes = sum(
         2 * g.n_layers * g.n_kv_heads * g.head_dim * block_size * _ITEM_BYTES[kv_cache_dtype] for g in plan.cache_groups
@@ -132,8 +136,8 @@ def resolve(
     return sizes, MemoryTable((weights, cache, *others, process))
 
 
-def _resolve_steps(config: EngineConfig) -> dict[str, int]:
-    """Resolve the sizes of a step: decodes come first, so every running sequence must fit."""
+def _resolve_steps(config: EngineConfig) -> tuple[int, int, int, int]:
+    """Resolve sequences, tokens, prefill chunk and rows of a step, in which every running sequence must fit."""
     tokens, seqs = config.max_num_batched_tokens, config.max_num_seqs
     for flag, value in (
         ("--max-num-batched-tokens", tokens),
@@ -152,7 +156,7 @@ def _resolve_steps(config: EngineConfig) -> dict[str, int]:
     if chunk > tokens:
         raise ConfigError(f"--max-prefill-chunk {chunk} is above --max-num-batched-tokens {tokens}")
     rows = max(seqs, min(_SCORED_ROWS, tokens))
-    return {"max_num_seqs": seqs, "max_num_batched_tokens": tokens, "max_prefill_chunk": chunk, "max_rows": rows}
+    return seqs, tokens, chunk, rows
 
 
 def _asked_model_len(config: EngineConfig, model: ModelConfig) -> int:

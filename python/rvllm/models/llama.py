@@ -8,8 +8,8 @@ from rvllm.plan.graph import Graph, Tensor
 
 def read_config(f: Fields) -> ModelConfig:
     f.only("pretraining_tp", 1)
-    bias = f.bool("attention_bias", False)
-    return read_decoder(f, qkv_bias=bias, o_bias=bias, mlp_bias=f.bool("mlp_bias", False))
+    bias = f.boolean("attention_bias", False)
+    return read_decoder(f, qkv_bias=bias, o_bias=bias, mlp_bias=f.boolean("mlp_bias", False))
 
 
 def forward(g: Graph, c: ModelConfig) -> Tensor:

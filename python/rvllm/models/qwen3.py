@@ -7,7 +7,7 @@ from rvllm.plan.graph import Graph, Tensor
 
 
 def read_config(f: Fields) -> ModelConfig:
-    bias = f.bool("attention_bias", False)
+    bias = f.boolean("attention_bias", False)
     return read_decoder(f, qkv_bias=bias, o_bias=bias, mlp_bias=False)
 
 

@@ -19,14 +19,13 @@ class Edit:
         self.readers: dict[Buffer, list[Node]] = defaultdict(list)
         for n in plan.ops:
             for t in n.inputs:
-                if t is not None:
-                    self.readers[t.buffer].append(n)
+                self.readers[t.buffer].append(n)
         self._new: dict[Node, Node | None] = {}
         self._moved: dict[Buffer, Tensor] = {}
 
-    def made_by(self, op: str, t: Tensor | None) -> Node | None:
+    def made_by(self, op: str, t: Tensor) -> Node | None:
         """Return the op that makes `t`, if it is an `op`."""
-        node = self.maker.get(t.buffer) if t is not None else None
+        node = self.maker.get(t.buffer)
         return node if node is not None and node.op == op else None
 
     def only_reader(self, op: str, t: Tensor) -> Node | None:
@@ -45,11 +44,9 @@ class Edit:
         self._moved[buffer] = to
 
     def apply(self) -> None:
-        def resolve(t: Tensor | None) -> Tensor | None:
-            if t is None or t.buffer not in self._moved:
-                return t
-            to = self._moved[t.buffer]
-            return Tensor(to.buffer, to.start + t.start, t.cols)
+        def resolve(t: Tensor) -> Tensor:
+            to = self._moved.get(t.buffer)
+            return t if to is None else Tensor(to.buffer, to.start + t.start, t.cols)
 
         ops = [n for old in self.plan.ops if (n := self._new.get(old, old)) is not None]
         for n in ops:
@@ -82,27 +79,23 @@ def early_rows(e: Edit) -> None:
             e.move(take.outputs[0].buffer, take.inputs[0])
 
 
-def merge_weights(weights: list[Weight | None], name: str) -> Weight | None:
+def merge_weights(weights: tuple[Weight, ...], name: str) -> Weight:
     """Stack weights along n."""
-    if weights[0] is None:
-        return None
+    first = weights[0]
     sources = tuple(s for w in weights for s in w.sources)
-    return Weight(name, weights[0].format, weights[0].dtype, sum(w.n for w in weights), weights[0].k, sources)
+    return Weight(name, first.format, first.dtype, sum(w.n for w in weights), first.k, sources)
 
 
-def merge_linears(e: Edit, linears: list[Node | None], module: str, name: str) -> None:
-    """Replace linears of one input by one linear, whose output they become columns of."""
-    if None in linears or len({n.inputs[0] for n in linears}) > 1 or len({n.weights[1] is None for n in linears}) > 1:
+def merge_linears(e: Edit, linears: list[Node], module: str, name: str) -> None:
+    """Replace linears of one input, all with or all without a bias, by one; their outputs become its columns."""
+    if len({n.inputs[0] for n in linears}) > 1 or len({len(n.weights) for n in linears}) > 1:
         return
     first = min(linears, key=e.plan.ops.index)
-    prefix = first.weights[0].name.rsplit(".", 2)[0]
-    weights = (
-        merge_weights([n.weights[0] for n in linears], f"{prefix}.{module}.weight"),
-        merge_weights([n.weights[1] for n in linears], f"{prefix}.{module}.bias"),
-    )
-    x = first.inputs[0]
-    cols = [n.outputs[0].cols for n in linears]
-    y = Tensor(Buffer(name, x.rows, sum(cols), linears[0].outputs[0].dtype), 0, sum(cols))
+    path = first.weights[0].name.rsplit(".", 2)[0] + "." + module
+    stacks = zip(*(n.weights for n in linears), strict=True)
+    weights = tuple(merge_weights(w, f"{path}.{kind}") for w, kind in zip(stacks, ("weight", "bias"), strict=False))
+    x, cols = first.inputs[0], [n.outputs[0].cols for n in linears]
+    y = Tensor(Buffer(name, x.rows, sum(cols), first.outputs[0].dtype), 0, sum(cols))
     for i, n in enumerate(linears):
         e.move(n.outputs[0].buffer, Tensor(y.buffer, sum(cols[:i]), cols[i]))
     e.replace(linears, Node("linear", (x,), weights, (y,), {}, first.layer), at=first)
@@ -121,15 +114,18 @@ def merged_qkv(e: Edit) -> None:
     for n in e.plan.ops:
         if n.op == "attention" and cache_of(n) in written:
             k, v, _ = written[cache_of(n)].inputs
-            merge_linears(e, [linear_behind(t) for t in (n.inputs[0], k, v)], "qkv_proj", "qkv")
+            linears = [linear for t in (n.inputs[0], k, v) if (linear := linear_behind(t))]
+            if len(linears) == 3:
+                merge_linears(e, linears, "qkv_proj", "qkv")
 
 
 def merged_gate_up(e: Edit) -> None:
     """linear gate, linear up of one input, joined by silu and mul -> one linear."""
     for n in e.plan.ops:
         if n.op == "mul" and (silu := e.made_by("silu", n.inputs[0])):
-            linears = [e.made_by("linear", silu.inputs[0]), e.made_by("linear", n.inputs[1])]
-            merge_linears(e, linears, "gate_up_proj", "gate_up")
+            gate, up = e.made_by("linear", silu.inputs[0]), e.made_by("linear", n.inputs[1])
+            if gate and up:
+                merge_linears(e, [gate, up], "gate_up_proj", "gate_up")
 
 
 def silu_mul(e: Edit) -> None:
@@ -153,27 +149,28 @@ def residual_norm(e: Edit) -> None:
 def rope_kv_write(e: Edit) -> None:
     """head_norm of q and k (or of neither), rope of both, kv_write -> one op."""
     queries = {cache_of(n): n.inputs[0] for n in e.plan.ops if n.op == "attention"}
-    for n in [n for n in e.plan.ops if n.op == "kv_write"]:
-        ropes = [e.made_by("rope", t) for t in (queries.get(cache_of(n)), n.inputs[0])]
-        if None in ropes or ropes[0].inputs[1] != ropes[1].inputs[1]:
+    for n in [n for n in e.plan.ops if n.op == "kv_write" and cache_of(n) in queries]:
+        ropes = [r for t in (queries[cache_of(n)], n.inputs[0]) if (r := e.made_by("rope", t))]
+        if len(ropes) < 2 or ropes[0].inputs[1] != ropes[1].inputs[1]:
             continue
-        norms = [e.made_by("head_norm", r.inputs[0]) for r in ropes]
-        q, k = ((norm or r).inputs[0] for norm, r in zip(norms, ropes, strict=True))
-        heads = ropes[0].outputs[0].cols // ropes[0].attrs["head_dim"]
-        attrs = n.attrs | {"eps": 0.0, "n_heads": heads, "rotary_dim": ropes[0].attrs["rotary_dim"]}
-        if all(norms) and norms[0].attrs == norms[1].attrs:
-            attrs["eps"] = norms[0].attrs["eps"]
-        elif any(norms):
+        norms = [norm for r in ropes if (norm := e.made_by("head_norm", r.inputs[0]))]
+        if len(norms) == 1 or (norms and norms[0].attrs != norms[1].attrs):
             continue
+        q, k = ((norms or ropes)[i].inputs[0] for i in range(2))
         new = Node(
             "rope_kv_write",
             (q, k, n.inputs[1], ropes[0].inputs[1], n.inputs[2]),
-            tuple(norm.weights[0] for norm in norms if norm),
+            tuple(norm.weights[0] for norm in norms),
             ropes[0].outputs,
-            attrs,
+            n.attrs
+            | {
+                "eps": norms[0].attrs["eps"] if norms else 0.0,
+                "n_heads": q.cols // int(n.attrs["head_dim"]),
+                "rotary_dim": ropes[0].attrs["rotary_dim"],
+            },
             n.layer,
         )
-        e.replace([*ropes, *(norm for norm in norms if norm), n], new, at=n)
+        e.replace([*ropes, *norms, n], new, at=n)
 
 
 def cache_of(n: Node) -> tuple[int | float, int | float]:

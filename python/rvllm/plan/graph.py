@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rvllm._native.plan import op_table
+
+if TYPE_CHECKING:
+    from rvllm.config import ModelConfig
 
 OPS = op_table()  # name -> OpInfo of native/ops.def
 
@@ -75,11 +79,11 @@ class Weight:
 
 @dataclass(eq=False, slots=True)
 class Node:
-    """One op. Absent optional operands are None; outputs are always whole buffers."""
+    """One op. Absent optional operands are left out; outputs are always whole buffers."""
 
     op: str
-    inputs: tuple[Tensor | None, ...]
-    weights: tuple[Weight | None, ...]
+    inputs: tuple[Tensor, ...]
+    weights: tuple[Weight, ...]
     outputs: tuple[Tensor, ...]
     attrs: dict[str, int | float]
     layer: int | None = None  # of the model; None outside the layers
@@ -103,13 +107,13 @@ class Plan:
     ops: list[Node] = field(default_factory=list)
     inputs: list[Tensor] = field(default_factory=list)
     cache_groups: list[CacheGroup] = field(default_factory=list)
-    logits: Tensor | None = None
+    logits: Tensor = field(init=False)
     rank: int = 0
     world: int = 1
 
     def weights(self) -> list[Weight]:
         """Return the weights in order of first use, each once."""
-        return list(dict.fromkeys(w for node in self.ops for w in node.weights if w is not None))
+        return list(dict.fromkeys(w for node in self.ops for w in node.weights))
 
     def buffers(self) -> list[Buffer]:
         """Return the step inputs, then the arena's buffers in order of definition, each once."""
@@ -126,7 +130,6 @@ class Graph:
         self._dtype = activation_dtype
         self._scope = ""
         self._layer: int | None = None
-        self._n_heads = 0
         self.token_ids = self._input("token_ids", "tokens")
         self.positions = self._input("positions", "tokens")
         self.logit_rows = self._input("logit_rows", "rows")
@@ -177,8 +180,8 @@ class Graph:
         weight = module if isinstance(module, Weight) else self.dense(f"{path}.weight", n, x.cols)
         if (weight.n, weight.k) != (n, x.cols):
             raise ValueError(f"{weight.name} is [{weight.n}, {weight.k}], not [{n}, {x.cols}]")
-        b = self.vector(f"{path}.bias", n) if bias else None
-        return self._add("linear", [x], [weight, b], [self._new(name, x.rows, n)])
+        weights = [weight, self.vector(f"{path}.bias", n)] if bias else [weight]
+        return self._add("linear", [x], weights, [self._new(name, x.rows, n)])
 
     def add(self, a: Tensor, b: Tensor, *, name: str) -> Tensor:
         return self._add("add", [a, b], [], [self._like(name, a, b)])
@@ -197,7 +200,8 @@ class Graph:
         return self._add("rope", [x, table], [], [self._like(name, x)], head_dim=head_dim, rotary_dim=table.cols)
 
     def kv_write(self, k: Tensor, v: Tensor, cache: CacheGroup, layer: int) -> None:
-        self._add("kv_write", [k, v, self._slots[cache.index]], [], [], **self._cache_attrs(cache, layer))
+        inputs = (k, v, self._slots[cache.index])
+        self._append(Node("kv_write", inputs, (), (), self._cache_attrs(cache, layer), self._layer))
 
     def attention(self, q: Tensor, cache: CacheGroup, layer: int, softmax_scale: float, *, name: str) -> Tensor:
         attrs = self._cache_attrs(cache, layer) | {
@@ -235,17 +239,15 @@ class Graph:
         return self._new(name, same[0].rows, same[0].cols)
 
     def _add(
-        self,
-        op: str,
-        inputs: list[Tensor],
-        weights: list[Weight | None],
-        outputs: list[Tensor],
-        **attrs: int | float,
-    ) -> Tensor | None:
-        node = Node(op, tuple(inputs), tuple(weights), tuple(outputs), attrs, self._layer)
+        self, op: str, inputs: list[Tensor], weights: list[Weight], outputs: list[Tensor], **attrs: int | float
+    ) -> Tensor:
+        """Append an op of one output."""
+        self._append(Node(op, tuple(inputs), tuple(weights), tuple(outputs), attrs, self._layer))
+        return outputs[0]
+
+    def _append(self, node: Node) -> None:
         check_node(node)
         self.plan.ops.append(node)
-        return outputs[0] if outputs else None
 
 
 def check_node(node: Node) -> None:
@@ -261,13 +263,13 @@ def check_node(node: Node) -> None:
         if len(given) > len(names):
             raise ValueError(f"{node.op} takes {len(names)} {kind}s, not {len(given)}")
         for i, name in enumerate(names):
-            if not name.endswith("?") and (i >= len(given) or given[i] is None):
+            if i >= len(given) and not name.endswith("?"):
                 raise ValueError(f"{node.op} lacks its {kind} {name}")
     if set(node.attrs) - {"group"} != set(info.attrs):
         raise ValueError(f"{node.op} has attributes {sorted(node.attrs)}, ops.def says {sorted(info.attrs)}")
 
 
-def trace(config, weight_dtype: str, activation_dtype: str = "f32") -> Plan:
+def trace(config: ModelConfig, weight_dtype: str, activation_dtype: str = "f32") -> Plan:
     """Trace the model of a ModelConfig, unfused."""
     from rvllm.models import ARCHITECTURES
 

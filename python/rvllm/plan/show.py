@@ -55,11 +55,10 @@ def _align(row: tuple[str, ...], widths: list[int]) -> str:
 
 
 def _cells(n: Node, kernel: str | None, device: Device) -> tuple[str, ...]:
-    weights = [w for w in n.weights if w is not None]
-    reads = [t.name for t in n.inputs if t is not None] + [_relative(w.name, n.layer) for w in weights]
+    reads = [t.name for t in n.inputs] + [_relative(w.name, n.layer) for w in n.weights]
     writes = ", ".join(t.name for t in n.outputs) or "KV cache"
     shown = n.outputs[0] if n.outputs else n.inputs[0]
-    n_bytes = sum(device.weight_bytes(w.format, w.dtype, w.n, w.k) for w in weights)
+    n_bytes = sum(device.weight_bytes(w.format, w.dtype, w.n, w.k) for w in n.weights)
     return (
         n.op,
         f"{writes} = {', '.join(reads)}",
