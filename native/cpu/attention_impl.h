@@ -30,7 +30,31 @@ struct ValueTile {
 template <class T>
 struct ValueRows {
     const T* const* rows;
-    V at(int key, int column) const { return load(rows[key] + column); }
+    const T* const* next;  // of the tile to come
+    V at(int key, int column) const {
+        prefetch(next[key] + column);
+        return load(rows[key] + column);
+    }
+};
+
+// The keys and values of a tile, in the cache.
+template <class T>
+struct TileRows {
+    const T* keys[kTileKeys];
+    const T* values[kTileKeys];
+
+    // n keys of the sequence from `first`. Rows behind them are `filler`: another sequence's leftovers
+    // may be there.
+    void find(const AttentionTask& task, const AttentionItem& item, int first, int n, const T* filler) {
+        for (int j = 0; j < n; ++j) {
+            const int key = first + j;
+            const int64_t block = item.table[key / task.block_size];
+            const int64_t row = (block * task.n_kv_heads + item.kv_head) * task.block_size + key % task.block_size;
+            keys[j] = static_cast<const T*>(task.k) + row * task.head_dim;
+            values[j] = static_cast<const T*>(task.v) + row * task.head_dim;
+        }
+        for (int j = n; j < kTileKeys; ++j) keys[j] = values[j] = filler;
+    }
 };
 
 // s[r][j] = q[r] . k[j] for R rows and N vectors of keys
@@ -243,8 +267,14 @@ void attend(const AttentionTask& task, const AttentionItem& item, float* scratch
     const int n_blocks = (it.rows + kRows - 1) / kRows;  // of rows, as equal as possible
     const bool in_place = n_blocks == 1 && it.head_dim % W == 0;
     const int n_all = it.n_keys(it.rows - 1);
-    const T* key_rows[kTileKeys];
-    const T* value_rows[kTileKeys];
+    const int stop = least(item.split_end * int64_t{kSplitKeys}, n_all);
+    TileRows<T> tiles[2];  // this tile and the next
+    const auto find = [&](TileRows<T>& tile, int first) {
+        const int n = first < stop ? least(kTileKeys, stop - first) : 0;
+        tile.find(task, item, first, n, reinterpret_cast<const T*>(zeros));
+    };
+    find(tiles[0], item.split_begin * kSplitKeys);
+    int now = 0;
     for (int split = item.split_begin; split < item.split_end; ++split) {
         const State state = item.partial != nullptr ? State(item.partial + (split - item.split_begin) * state_floats,
                                                             it.rows, it.padded)
@@ -256,27 +286,17 @@ void attend(const AttentionTask& task, const AttentionItem& item, float* scratch
         const int end = least((split + 1) * int64_t{kSplitKeys}, n_all);
         for (int first = split * kSplitKeys; first < end; first += kTileKeys) {
             const int n_tile = least(kTileKeys, end - first);
-            for (int j = 0; j < kTileKeys; ++j) {
-                if (j >= n_tile) {  // another sequence's leftovers may be there
-                    key_rows[j] = reinterpret_cast<const T*>(zeros);
-                    continue;
-                }
-                const int key = first + j;
-                const int64_t block = item.table[key / task.block_size];
-                const int64_t at =
-                    ((block * task.n_kv_heads + item.kv_head) * task.block_size + key % task.block_size) *
-                    int64_t{it.head_dim};
-                key_rows[j] = static_cast<const T*>(task.k) + at;
-                value_rows[j] = static_cast<const T*>(task.v) + at;
-            }
-            transpose_keys(key_rows, n_tile, it.head_dim, key_tile);
-            if (!in_place) widen_values(value_rows, n_tile, it.head_dim, it.padded, value_tile);
+            const TileRows<T>&tile = tiles[now], &next = tiles[1 - now];
+            find(tiles[1 - now], first + kTileKeys);
+            transpose_keys(tile.keys, next.keys, n_tile, it.head_dim, key_tile);
+            if (!in_place) widen_values(tile.values, next.values, n_tile, it.head_dim, it.padded, value_tile);
             for (int b = 0, row = 0; b < n_blocks; ++b) {
                 const int n = (it.rows - row) / (n_blocks - b);
                 with_rows(n, [&](auto r) {
                     constexpr int R = decltype(r)::value;
                     if (in_place) {
-                        tile_rows<R>(it, row, first, n_tile, q, key_tile, ValueRows<T>{value_rows}, state, lane_sums);
+                        tile_rows<R>(it, row, first, n_tile, q, key_tile, ValueRows<T>{tile.values, next.values}, state,
+                                     lane_sums);
                     } else {
                         tile_rows<R>(it, row, first, n_tile, q, key_tile, ValueTile{value_tile, it.padded}, state,
                                      lane_sums);
@@ -284,6 +304,7 @@ void attend(const AttentionTask& task, const AttentionItem& item, float* scratch
                 });
                 row += n;
             }
+            now = 1 - now;
         }
         for (int r = 0; r < it.rows; ++r) state.sum[r] = reduce_add(load(lane_sums + r * W));
         if (item.partial == nullptr && split > 0) it.merge(total, spare, split * kSplitKeys);

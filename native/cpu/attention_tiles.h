@@ -93,15 +93,19 @@ inline void store_units(const T* type, Units u, float* out) {
     store(out + kTileKeys, odd(type, u));
 }
 
-// tile[d][j] = keys[j][d] for the first n keys, rounded up to whole vectors.
+// tile[d][j] = keys[j][d] for the first n keys, rounded up to whole vectors. Fetches `next`, the keys
+// of the tile to come, along the way: they lie in blocks all over memory.
 template <class T>
-inline void transpose_keys(const T* const* keys, int n, int head_dim, float* tile) {
+inline void transpose_keys(const T* const* keys, const T* const* next, int n, int head_dim, float* tile) {
     constexpr int kUnit = 4 / sizeof(T);  // elements
     for (int j = 0; j < n; j += W) {
         for (int d = 0; d < head_dim; d += W * kUnit) {
             const int n_units = least(W, (head_dim - d) / kUnit);
             Units r[W];
-            for (int i = 0; i < W; ++i) r[i] = load_units(keys[j + i] + d, n_units);
+            for (int i = 0; i < W; ++i) {
+                r[i] = load_units(keys[j + i] + d, n_units);
+                prefetch(next[j + i] + d);
+            }
             transpose(r);
             for (int i = 0; i < n_units; ++i) store_units(keys[0], r[i], tile + (d + i * kUnit) * kTileKeys + j);
         }
@@ -113,7 +117,7 @@ inline void transpose_keys(const T* const* keys, int n, int head_dim, float* til
 inline float widen(float x) { return x; }
 
 template <class T>
-inline void transpose_keys(const T* const* keys, int n, int head_dim, float* tile) {
+inline void transpose_keys(const T* const* keys, const T* const*, int n, int head_dim, float* tile) {
     for (int j = 0; j < (n + W - 1) / W * W; ++j) {
         for (int d = 0; d < head_dim; ++d) tile[d * kTileKeys + j] = widen(keys[j][d]);
     }
@@ -123,10 +127,13 @@ inline void transpose_keys(const T* const* keys, int n, int head_dim, float* til
 
 // tile[j][d] = values[j][d], rows padded with zeros to `padded` columns.
 template <class T>
-inline void widen_values(const T* const* values, int n, int head_dim, int padded, float* tile) {
+inline void widen_values(const T* const* values, const T* const* next, int n, int head_dim, int padded, float* tile) {
     for (int j = 0; j < n; ++j) {
         int d = 0;
-        for (; d + W <= head_dim; d += W) store(tile + j * padded + d, load(values[j] + d));
+        for (; d + W <= head_dim; d += W) {
+            store(tile + j * padded + d, load(values[j] + d));
+            prefetch(next[j] + d);
+        }
         for (; d < padded; d += W) {
             const int rest = head_dim - d > 0 ? head_dim - d : 0;
             store(tile + j * padded + d, load_n(values[j] + d, rest));
