@@ -1,8 +1,8 @@
 // gemm(): packs activations, cuts the product into tasks and runs micro-kernels over them.
 //
-// A task is some panels of weights times some blocks of rows. Few rows: every panel is streamed from
-// memory once. Many rows: k is blocked so that a block of rows stays in the first-level cache while the
-// task's panels, in the second-level cache, pass by.
+// A task is one panel of weights times some blocks of rows, each as many rows as a micro-kernel takes.
+// Weights come from memory once, and from the second-level cache for every further block; packed rows
+// come from there too, again for every panel. Each kernel asks for what the next one will read.
 #include "gemm.h"
 
 #include <algorithm>
@@ -13,124 +13,148 @@ namespace rvllm {
 
 namespace {
 
-constexpr int64_t kMaxChunkRows = 512;    // rows packed and multiplied at a time
-constexpr int64_t kBlockRowBytes = 2560;  // of a packed row in one block of k: 14 of them fit the first-level cache
-constexpr int64_t kPanelsPerTask = 4;     // of many rows: panels that stay in the second-level cache
-constexpr int64_t kPrefetchBytes = 2048;  // how far ahead weights are asked for when they are read once
-constexpr int64_t kInlineMacs = 100000;   // below, waking other threads costs more than it saves
-constexpr int64_t kSerialPack = 1 << 16;  // activations that one thread packs as fast as several would
+constexpr int64_t kMaxChunkRows = 256;     // rows packed and multiplied at a time
+constexpr int64_t kBlockRowBytes = 10240;  // of a packed row in one block of k: the panel's part stays in cache
+constexpr int64_t kPrefetchBytes = 8192;   // how far ahead weights are asked for when they pass once
+constexpr int64_t kWideBytes = 3 << 19;    // weights up to this may be in a cache, which two panels at once use better
+constexpr int64_t kInlineMacs = 100000;    // below, handing work to other threads costs more than it saves
+constexpr int64_t kSerialPack = 1 << 16;   // activations that one thread packs as fast as several would
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// One product of at most kMaxChunkRows rows.
-struct Chunk {
-    explicit Chunk(const Gemm& gemm) : g(gemm) {}
+// One product of at most kMaxChunkRows rows, cut up.
+class Chunk {
+public:
+    Chunk(ThreadPool* pool, const Gemm& gemm);
 
-    const Gemm& g;
-    PanelLayout layout;
-    size_t panel_bytes;
-    int64_t n_panels;
-    int64_t n_groups;
-    int64_t n_row_blocks;
-    size_t row_bytes;    // of a packed row
-    char* packed;        // row block b starts at row first_row(b)
-    int64_t k_block;     // groups of k at a time
-    int64_t panels_per_task;
-    int64_t n_panel_tasks;
-    int64_t row_blocks_per_task;
+    int64_t n_row_blocks() const { return n_row_blocks_; }
+    int64_t n_tasks() const { return n_panel_tasks_ * ceil_div(n_row_blocks_, row_blocks_per_task_); }
+    void pack(int64_t row_block) const;
+    void run(int64_t task) const;
 
-    int64_t first_row(int64_t block) const { return g.m * block / n_row_blocks; }
-
-    void pack(int64_t block) const {
-        const int64_t row = first_row(block);
-        g.kernels->pack_rows(g.x + row * g.x_stride, g.x_stride, g.k, static_cast<int>(first_row(block + 1) - row),
-                             packed + row * row_bytes);
+private:
+    int64_t first_row(int64_t row_block) const { return g_.m * row_block / n_row_blocks_; }
+    int rows(int64_t row_block) const { return static_cast<int>(first_row(row_block + 1) - first_row(row_block)); }
+    char* packed(int64_t row_block, int64_t group) const {
+        return packed_ + (first_row(row_block) * n_groups_ + group * rows(row_block)) * a_group_bytes_;
     }
+    void stream(int64_t panel) const;
+    void multiply(int64_t panel, int64_t block_begin, int64_t block_end) const;
+    MicroArgs args(int64_t panel, int64_t n_panels, int64_t row_block, int64_t group, int64_t n_groups) const;
 
-    void run(int64_t task) const {
-        const int64_t panel_begin = task % n_panel_tasks * panels_per_task;
-        const int64_t panel_end = std::min(panel_begin + panels_per_task, n_panels);
-        const int64_t block_begin = task / n_panel_tasks * row_blocks_per_task;
-        const int64_t block_end = std::min(block_begin + row_blocks_per_task, n_row_blocks);
-        for (int64_t group = 0; group < n_groups; group += k_block) {
-            for (int64_t block = block_begin; block < block_end; ++block) {
-                multiply(block, block - block_begin, panel_begin, panel_end, group);
-            }
-        }
-    }
-
-    void multiply(int64_t block, int64_t pass, int64_t panel_begin, int64_t panel_end, int64_t group) const {
-        const int64_t row = first_row(block);
-        const int rows = static_cast<int>(first_row(block + 1) - row);
-        const size_t group_bytes = panel_bytes / n_groups;
-        const bool last = group + k_block >= n_groups;
-        MicroArgs m;
-        m.n_groups = last ? n_groups - group : k_block;
-        m.a = packed + row * row_bytes + group * (row_bytes / n_groups) * rows;
-        m.panel_bytes = panel_bytes;
-        m.y_stride = g.y_stride;
-        m.resume = group > 0;
-        for (int64_t panel = panel_begin; panel < panel_end;) {
-            const int n_wide = rows <= g.kernels->max_rows_wide && panel + 1 < panel_end ? 2 : 1;
-            const int64_t col = panel * layout.width;
-            const char* w = static_cast<const char*>(g.w) + panel * panel_bytes + group * group_bytes;
-            m.w = w;
-            m.y = g.y + row * g.y_stride + col;
-            m.n_cols = static_cast<int>(std::min(n_wide * layout.width, g.n - col));
-            m.bias = last && g.bias != nullptr ? g.bias + col : nullptr;
-            if (n_row_blocks == 1) {
-                m.prefetch = w + kPrefetchBytes;
-                m.prefetch_step = group_bytes;
-            } else if (pass < 2) {
-                m.prefetch = w + m.n_groups * group_bytes + pass * m.n_groups * 64;
-                m.prefetch_step = 64;
-            } else {
-                m.prefetch = w;
-                m.prefetch_step = 0;
-            }
-            (n_wide == 2 ? g.kernels->wide : g.kernels->narrow)[rows - 1](m);
-            panel += n_wide;
-        }
-    }
+    const Gemm& g_;
+    PanelLayout layout_;
+    int64_t n_panels_;
+    int64_t n_groups_;      // of k, in a panel and in a packed row
+    int64_t w_group_bytes_;
+    int64_t a_group_bytes_;  // of one packed row
+    int64_t panel_bytes_;
+    int64_t n_row_blocks_;
+    int64_t row_blocks_per_task_;
+    int64_t panels_per_task_;  // two where one block of few rows leaves registers for them
+    int64_t n_panel_tasks_;
+    char* packed_;
 };
 
-void multiply_chunk(ThreadPool* pool, const Gemm& g) {
-    Chunk c(g);
-    c.layout = panel_layout(g.dtype, isa());
-    c.panel_bytes = c.layout.panel_bytes(g.k, g.dtype);
-    c.n_panels = c.layout.n_panels(g.n);
-    c.n_groups = c.layout.n_groups(g.k);
-    c.n_row_blocks = ceil_div(g.m, g.kernels->max_rows);
-    c.row_bytes = c.n_groups * c.layout.group * g.kernels->a_bytes;
-    c.packed = static_cast<char*>(pool_scratch(pool, g.m * c.row_bytes));
-    const int64_t max_k_block = std::max<int64_t>(1, kBlockRowBytes * c.n_groups / c.row_bytes);
-    c.k_block = c.n_row_blocks == 1 ? c.n_groups : ceil_div(c.n_groups, ceil_div(c.n_groups, max_k_block));
-    const int n_threads = pool_threads(pool);
-    if (c.n_row_blocks == 1) {
-        c.panels_per_task = g.m <= g.kernels->max_rows_wide ? 2 : 1;
-    } else if (c.n_row_blocks < 4) {
-        c.panels_per_task = 1;
-    } else {
-        c.panels_per_task = std::clamp<int64_t>(c.n_panels / (4 * n_threads), 1, kPanelsPerTask);
+Chunk::Chunk(ThreadPool* pool, const Gemm& gemm) : g_(gemm), layout_(panel_layout(gemm.dtype, isa())) {
+    n_panels_ = layout_.n_panels(g_.n);
+    n_groups_ = layout_.n_groups(g_.k);
+    panel_bytes_ = static_cast<int64_t>(layout_.panel_bytes(g_.k, g_.dtype));
+    w_group_bytes_ = panel_bytes_ / n_groups_;
+    a_group_bytes_ = layout_.group * static_cast<int64_t>(g_.kernels->a_bytes);
+    n_row_blocks_ = ceil_div(g_.m, g_.kernels->max_rows);
+    const bool wide = g_.m <= g_.kernels->max_rows_wide && n_panels_ * panel_bytes_ <= kWideBytes;
+    panels_per_task_ = wide ? 2 : 1;
+    n_panel_tasks_ = ceil_div(n_panels_, panels_per_task_);
+    row_blocks_per_task_ = n_row_blocks_;
+    while (row_blocks_per_task_ > 1 && n_tasks() < 4 * pool_threads(pool)) {
+        row_blocks_per_task_ = ceil_div(row_blocks_per_task_, 2);
     }
-    c.n_panel_tasks = ceil_div(c.n_panels, c.panels_per_task);
-    c.row_blocks_per_task = c.n_row_blocks;
-    const auto count = [&] { return c.n_panel_tasks * ceil_div(c.n_row_blocks, c.row_blocks_per_task); };
-    while (count() < 4 * n_threads && c.row_blocks_per_task > 1) {
-        c.row_blocks_per_task = ceil_div(c.row_blocks_per_task, 2);
-    }
-    const int64_t n_tasks = count();
+    packed_ = static_cast<char*>(pool_scratch(pool, g_.m * n_groups_ * a_group_bytes_));
+}
 
-    const bool one_thread = g.m * g.n * g.k <= kInlineMacs;
-    if (one_thread || g.m * g.k <= kSerialPack) {
-        for (int64_t b = 0; b < c.n_row_blocks; ++b) c.pack(b);
+void Chunk::pack(int64_t row_block) const {
+    g_.kernels->pack_rows(g_.x + first_row(row_block) * g_.x_stride, g_.x_stride, g_.k, rows(row_block),
+                          packed(row_block, 0));
+}
+
+void Chunk::run(int64_t task) const {
+    const int64_t panel = task % n_panel_tasks_ * panels_per_task_;
+    if (n_row_blocks_ == 1) {
+        stream(panel);
     } else {
-        parallel_for(pool, c.n_row_blocks, [&](int64_t b, int) { c.pack(b); });
+        const int64_t block = task / n_panel_tasks_ * row_blocks_per_task_;
+        multiply(panel, block, std::min(block + row_blocks_per_task_, n_row_blocks_));
+    }
+}
+
+MicroArgs Chunk::args(int64_t panel, int64_t n_panels, int64_t row_block, int64_t group, int64_t n_groups) const {
+    const int64_t column = panel * layout_.width;
+    const bool last = group + n_groups == n_groups_;
+    MicroArgs m;
+    m.a = packed(row_block, group);
+    m.w = static_cast<const char*>(g_.w) + panel * panel_bytes_ + group * w_group_bytes_;
+    m.panel_bytes = panel_bytes_;
+    m.n_groups = n_groups;
+    m.y = g_.y + first_row(row_block) * g_.y_stride + column;
+    m.y_stride = g_.y_stride;
+    m.n_cols = static_cast<int>(std::min(n_panels * layout_.width, g_.n - column));
+    m.bias = last && g_.bias != nullptr ? g_.bias + column : nullptr;
+    m.resume = group > 0;
+    return m;
+}
+
+// All rows in one block: the weights pass once.
+void Chunk::stream(int64_t panel) const {
+    const int64_t n_panels = std::min(panels_per_task_, n_panels_ - panel);
+    MicroArgs m = args(panel, n_panels, 0, 0, n_groups_);
+    const char* w = static_cast<const char*>(m.w);
+    if (n_panels == 2) {
+        m.prefetch[0] = m.prefetch[1] = {w, 0};
+        g_.kernels->wide[g_.m - 1](m);
+    } else {
+        m.prefetch[0] = {w + kPrefetchBytes, w_group_bytes_};
+        m.prefetch[1] = {w + kPrefetchBytes + 64, w_group_bytes_};
+        g_.kernels->narrow[g_.m - 1](m);
+    }
+}
+
+// A panel times several blocks of rows, a block of k at a time.
+void Chunk::multiply(int64_t panel, int64_t block_begin, int64_t block_end) const {
+    const int64_t n_k_blocks = ceil_div(n_groups_ * a_group_bytes_, kBlockRowBytes);
+    const int64_t k_block = ceil_div(n_groups_, n_k_blocks);
+    for (int64_t group = 0; group < n_groups_; group += k_block) {
+        const int64_t n_groups = std::min(k_block, n_groups_ - group);
+        const int64_t next_group = group + n_groups < n_groups_ ? group + n_groups : 0;
+        for (int64_t block = block_begin; block < block_end; ++block) {
+            MicroArgs m = args(panel, 1, block, group, n_groups);
+            // The last two blocks of rows ask for half of the weights that follow each; every block asks for
+            // the next block of rows, the last one for the first again.
+            const int64_t n_left = block_end - block;
+            const char* w = static_cast<const char*>(m.w);
+            const int64_t half = w_group_bytes_ / 2;
+            m.prefetch[0] = n_left > 2    ? MicroArgs::Prefetch{w, 0}
+                            : n_left == 2 ? MicroArgs::Prefetch{w + n_groups * w_group_bytes_, half}
+                                          : MicroArgs::Prefetch{w + n_groups * (w_group_bytes_ + half), half};
+            m.prefetch[1] = {n_left > 1 ? packed(block + 1, group) : packed(block_begin, next_group),
+                             rows(block) * a_group_bytes_};
+            g_.kernels->narrow[rows(block) - 1](m);
+        }
+    }
+}
+
+void multiply_chunk(ThreadPool* pool, const Gemm& g) {
+    const Chunk chunk(pool, g);
+    const bool one_thread = g.m * g.n * g.k <= kInlineMacs || pool_threads(pool) == 1;
+    if (one_thread || g.m * g.k <= kSerialPack) {
+        for (int64_t b = 0; b < chunk.n_row_blocks(); ++b) chunk.pack(b);
+    } else {
+        parallel_for(pool, chunk.n_row_blocks(), [&](int64_t b, int) { chunk.pack(b); });
     }
     if (one_thread) {
-        for (int64_t t = 0; t < n_tasks; ++t) c.run(t);
+        for (int64_t t = 0; t < chunk.n_tasks(); ++t) chunk.run(t);
     } else {
-        parallel_for(pool, n_tasks, [&](int64_t t, int) { c.run(t); });
+        parallel_for(pool, chunk.n_tasks(), [&](int64_t t, int) { chunk.run(t); });
     }
 }
 

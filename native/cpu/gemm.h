@@ -20,8 +20,10 @@ struct MicroArgs {
     int64_t n_cols;        // columns of y that exist; the panels may be wider
     const float* bias;     // nullptr: none, or not yet (k goes on)
     bool resume;           // y holds the sum over the k before
-    const char* prefetch;  // weights needed soon: one or two cache lines a group are asked for
-    int64_t prefetch_step;
+    struct Prefetch {
+        const char* at;  // one cache line is asked for per group of k
+        int64_t step;
+    } prefetch[2];
 };
 
 using Micro = void (*)(const MicroArgs&);

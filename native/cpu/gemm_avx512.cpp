@@ -5,6 +5,7 @@
 #include <immintrin.h>
 
 #include "gemm_micro.h"
+#include "gemm_pack_avx512.h"
 
 namespace rvllm {
 
@@ -50,15 +51,27 @@ struct Bf16 {
     }
 };
 
-template <class Weights, int kRows>
-constexpr GemmKernels table(const char* name) {
-    using Math = FmaMath<Vec, Weights>;
-    return make_kernels<Math, kRows, 4>(name, pack_rows_f32<Math>);
+// Rows as float32, [k][row], zero-padded to a whole group.
+template <int kGroup>
+void pack_rows(const float* x, int64_t x_stride, int64_t k, int rows, void* a) {
+    pack_lanes((k + kGroup - 1) / kGroup * kGroup, rows, static_cast<uint32_t*>(a),
+               [=](int row, int64_t lane) RVLLM_INLINE_LAMBDA {
+                   const float* from = x + row * x_stride + lane;
+                   const int64_t left = k - lane;
+                   return _mm512_castps_si512(
+                       left >= 16 ? _mm512_loadu_ps(from)
+                                  : _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << left) - 1), from));
+               });
 }
 
-constexpr GemmKernels kF32 = table<F32, 14>("linear.f32.avx512");
-constexpr GemmKernels kF16 = table<F16, 14>("linear.f16.avx512");
-constexpr GemmKernels kBf16 = table<Bf16, 14>("linear.bf16.avx512");
+template <class Weights>
+constexpr GemmKernels table(const char* name) {
+    return make_kernels<FmaMath<Vec, Weights>, 14, 4>(name, pack_rows<Weights::kGroup>);
+}
+
+constexpr GemmKernels kF32 = table<F32>("linear.f32.avx512");
+constexpr GemmKernels kF16 = table<F16>("linear.f16.avx512");
+constexpr GemmKernels kBf16 = table<Bf16>("linear.bf16.avx512");
 
 }  // namespace
 

@@ -6,6 +6,7 @@
 #include <immintrin.h>
 
 #include "gemm_micro.h"
+#include "gemm_pack_avx512.h"
 
 namespace rvllm {
 
@@ -41,27 +42,19 @@ struct DotMath {
     }
 };
 
+// 32 k of one row as 16 bfloat16 pairs; `left` of them exist, the others are zero.
+RVLLM_INLINE __m512i load_pairs(const float* x, int64_t left) {
+    if (left >= 32) return (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(x + 16), _mm512_loadu_ps(x));
+    const __mmask32 exist = (1u << left) - 1;
+    return (__m512i)_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(static_cast<__mmask16>(exist >> 16), x + 16),
+                                        _mm512_maskz_loadu_ps(static_cast<__mmask16>(exist), x));
+}
+
 // Rows as bfloat16 pairs, [k / 2][row][2], zero-padded to a whole pair.
 void pack_rows_bf16(const float* x, int64_t x_stride, int64_t k, int rows, void* a) {
-    auto* to = static_cast<uint32_t*>(a);
-    for (int r = 0; r < rows; ++r) {
-        const float* from = x + r * x_stride;
-        for (int64_t i = 0; i < k; i += 32) {
-            const int64_t left = k - i;
-            const __mmask16 low = left >= 16 ? 0xffff : (1u << left) - 1;
-            const __mmask16 high = left >= 32 ? 0xffff : left > 16 ? (1u << (left - 16)) - 1 : 0;
-            const __m512i pairs = (__m512i)_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(high, from + i + 16),
-                                                               _mm512_maskz_loadu_ps(low, from + i));
-            if (rows == 1) {
-                _mm512_mask_storeu_epi32(to + i / 2, left >= 32 ? 0xffff : (1u << (left + 1) / 2) - 1, pairs);
-                continue;
-            }
-            alignas(64) uint32_t pair[16];
-            _mm512_store_si512(pair, pairs);
-            const int64_t n_pairs = left >= 32 ? 16 : (left + 1) / 2;
-            for (int64_t p = 0; p < n_pairs; ++p) to[(i / 2 + p) * rows + r] = pair[p];
-        }
-    }
+    pack_lanes((k + 1) / 2, rows, static_cast<uint32_t*>(a), [=](int row, int64_t lane) RVLLM_INLINE_LAMBDA {
+        return load_pairs(x + row * x_stride + 2 * lane, k - 2 * lane);
+    });
 }
 
 constexpr GemmKernels kBf16 = make_kernels<DotMath, 14, 4>("linear.bf16.avx512_bf16", pack_rows_bf16);

@@ -40,11 +40,12 @@ RVLLM_INLINE void run_micro(const MicroArgs& m, float* y, int64_t y_stride) {
     }
     auto* a = static_cast<const typename Math::A*>(m.a);
     auto* w = static_cast<const char*>(m.w);
-    const char* ahead = m.prefetch;
+    const char* ahead[2] = {m.prefetch[0].at, m.prefetch[1].at};
     for (int64_t g = 0; g < m.n_groups; ++g) {
-        __builtin_prefetch(ahead, 0, 2);
-        __builtin_prefetch(ahead + 64, 0, 2);
-        ahead += m.prefetch_step;
+        __builtin_prefetch(ahead[0], 0, 2);
+        __builtin_prefetch(ahead[1], 0, 2);
+        ahead[0] += m.prefetch[0].step;
+        ahead[1] += m.prefetch[1].step;
         Math::template step<kRows, kPanels>(a, w, m.panel_bytes, sums);
         a += kRows * Math::kAPerGroup;
         w += Math::kGroupBytes;
@@ -86,12 +87,12 @@ template <class Math>
 void pack_rows_f32(const float* x, int64_t x_stride, int64_t k, int rows, void* a) {
     float* to = static_cast<float*>(a);
     const int64_t padded = (k + Math::kGroup - 1) / Math::kGroup * Math::kGroup;
-    if (rows == 1) {
-        std::memcpy(to, x, k * sizeof(float));
-    } else {
+    constexpr int64_t kTile = 16;  // k at a time: the destination stays in the first-level cache
+    for (int64_t i0 = 0; i0 < k; i0 += kTile) {
+        const int64_t i1 = i0 + kTile < k ? i0 + kTile : k;
         for (int r = 0; r < rows; ++r) {
             const float* from = x + r * x_stride;
-            for (int64_t i = 0; i < k; ++i) to[i * rows + r] = from[i];
+            for (int64_t i = i0; i < i1; ++i) to[i * rows + r] = from[i];
         }
     }
     for (int64_t i = k * rows; i < padded * rows; ++i) to[i] = 0;
