@@ -22,6 +22,14 @@ cdef extern from "simd/scratch.h" namespace "rvllm" nogil:
         size_t bytes_for(int64_t n)
 
 
+cdef extern from "cpu/isa.h" namespace "rvllm" nogil:
+    cdef enum class Isa(uint8_t):
+        generic
+
+    Isa isa()
+    const char* isa_name(Isa)
+
+
 DTYPES = ("f32", "f16", "bf16", "i32")
 SYMS = ("one", "tokens", "seqs", "rows")
 FORMATS = ("vector", "dense")
@@ -94,6 +102,28 @@ cdef class Device:
     def sampler_bytes(self, int64_t vocab_size) -> int:
         """Return the bytes that the sampler works in: a few rows of logits per thread."""
         return self.threads * Scratch.bytes_for(vocab_size)
+
+    @property
+    def instruction_set(self) -> str:
+        return isa_name(isa()).decode()
+
+    def kernel(self, str op, str activation, str weight, attrs) -> str | None:
+        """Return the name of the kernel of `op` for these types (also of the KV cache: `weight`); None: there is none."""
+        cdef KernelKey key
+        cdef Kernel kernel
+        spec = op_table()[op]
+        reads_step = spec.inputs[0] in ("ids", "positions")
+        key.op = <Op><int>spec.code
+        key.in_ = dtype_of("i32" if reads_step else activation)
+        key.out = DType.f32 if op == "rope_table" else dtype_of(activation)
+        key.kv = dtype_of(weight)
+        key.attrs = attrs_of(attrs)
+        if spec.weights and spec.weights[0] in ("table", "weight"):
+            dense = op in ("embed", "linear")
+            key.format = WeightFormat.dense if dense else WeightFormat.vector
+            key.weight = dtype_of(weight) if dense else DType.f32
+        kernel = self.ptr.find(self.ptr, &key)
+        return kernel.name.decode() if kernel.fn != NULL else None
 
     def memory_total(self) -> int:
         return self.ptr.memory_total(self.ptr)

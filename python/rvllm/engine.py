@@ -27,7 +27,7 @@ from rvllm._native.engine import (
     EngineCore,
 )
 from rvllm._native.scheduler import Scheduler
-from rvllm.config import GenerationDefaults
+from rvllm.config import GenerationDefaults, read_model_config
 from rvllm.engine_config import EngineConfig
 from rvllm.errors import InvalidRequestError, QueueFullError
 from rvllm.loader import LoadedModel, load
@@ -216,6 +216,7 @@ class Engine:
         `progress(what, done, total)` is called while weights load, in bytes. Raises ModelError, ConfigError or
         CapacityError with a sentence for the user. `skip_tokenizer` serves token ids only.
         """
+        model = read_model_config(config.model)
         tokenizer = chat_template = None
         if not skip_tokenizer:
             from rvllm.chat_template import ChatTemplate
@@ -224,7 +225,7 @@ class Engine:
             directory = config.tokenizer or config.model
             tokenizer = Tokenizer.from_dir(directory)
             chat_template = ChatTemplate.from_dir(directory, override=config.chat_template)
-        loaded = load(config, None if progress is None else partial(progress, "loading weights"))
+        loaded = load(config, None if progress is None else partial(progress, "loading weights"), model)
         return cls(loaded, config, tokenizer, chat_template)
 
     # ---- requests ------------------------------------------------------------------------------------

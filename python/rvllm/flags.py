@@ -228,11 +228,10 @@ def engine_config(args: argparse.Namespace) -> EngineConfig:
         raise ConfigError(f"two models are given: {args.model} and --model {args.model_flag}")
     if args.device == "cuda":
         raise ConfigError("--device cuda is not supported yet")
+    names: Sequence[str] = getattr(args, "served_model_name", None) or ()  # the server's flag
     if model is None:
         model = str(DEMO_MODEL)
-        if not args.served_model_name:
-            args.served_model_name = ["rvllm-demo"]
-    names: Sequence[str] = getattr(args, "served_model_name", None) or ()
+        args.served_model_name = names = names or ["rvllm-demo"]
     return _build(EngineConfig, args, model=model, served_model_name=names[0] if names else None)
 
 

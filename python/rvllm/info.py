@@ -1,4 +1,4 @@
-"""`rvllm info`: this machine, the backends it can use, and which ops each of them has."""
+"""`rvllm info`: this machine, the backends it can use, and which kernels each of them has."""
 
 from __future__ import annotations
 
@@ -6,36 +6,42 @@ import os
 import platform
 
 import rvllm
+from rvllm._native.plan import Device, op_table
+from rvllm.memory import format_bytes
+
+# Attributes of a common model: heads of 128, eight of them for keys and values.
+_ATTRS = {"n_heads": 32, "n_kv_heads": 8, "head_dim": 128, "rotary_dim": 128, "eps": 1e-6, "softmax_scale": 0.088}
 
 
 def text() -> str:
     """Return the report."""
-    from rvllm._native import opcall
-
+    device = Device("cpu")
+    total, available = format_bytes(device.memory_total()), format_bytes(device.memory_available())
     lines = [
-        f"rvllm {rvllm.__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}",
-        f"processor   {_cpu_name()}",
-        f"threads     {opcall.usable_cpus()} usable of {os.cpu_count()}",
-        f"memory      {_gib(opcall.memory_available())} available of {_gib(opcall.memory_total())}",
-        f"cpu         instruction set {opcall.isa()}",
+        f"rvllm      {rvllm.__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}",
+        f"processor  {_processor()}, {os.cpu_count()} logical",
+        f"memory     {available} available of {total}",
         "",
-        "ops of the cpu backend, by weight type (. needs no weight):",
+        f"cpu        {device.instruction_set}, {device.threads} threads",
+        "cuda       not in this build",
         "",
+        "kernels of the cpu backend, by type of weights and cache:",
+        *_op_matrix(device),
     ]
-    lines += _op_matrix(opcall)
     return "\n".join(lines)
 
 
-def _op_matrix(opcall) -> list[str]:
-    types = ("f32", "f16", "bf16")
-    rows = [("op", *types)]
-    for name, kernels in opcall.op_matrix(types).items():
-        rows.append((name, *(k or "missing" for k in kernels)))
+def _op_matrix(device: Device) -> list[str]:
+    weights = ("f32", "f16", "bf16")
+    rows = [("op", *weights)]
+    for op, spec in op_table().items():
+        attrs = {k: v for k, v in _ATTRS.items() if k in spec.attrs}
+        rows.append((op, *(device.kernel(op, "f32", w, attrs) or "-" for w in weights)))
     widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
-    return ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows]
+    return ["  " + "  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows]
 
 
-def _cpu_name() -> str:
+def _processor() -> str:
     try:
         with open("/proc/cpuinfo") as f:
             for line in f:
@@ -44,7 +50,3 @@ def _cpu_name() -> str:
     except OSError:
         pass
     return platform.processor() or "unknown"
-
-
-def _gib(n: int) -> str:
-    return f"{n / 2**30:.1f} GiB"

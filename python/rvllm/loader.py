@@ -82,14 +82,15 @@ def plan_text(config: EngineConfig) -> str:
     return plan_model(config, read_model_config(config.model), {}).text()
 
 
-def load(config: EngineConfig, progress: Progress | None = None) -> LoadedModel:
+def load(config: EngineConfig, progress: Progress | None = None, model: ModelConfig | None = None) -> LoadedModel:
     """Load a model: plan it, allocate its memory, pack its weights.
 
-    `progress` is called with (done, total) while weights are packed. Raises ModelError, ConfigError or CapacityError.
+    `model` is its configuration where that has been read already. `progress` is called with (done, total) while weights
+    are packed. Raises ModelError, ConfigError or CapacityError.
     """
     if config.load_format not in ("auto", "safetensors", "dummy"):
         raise ConfigError(f"--load-format must be auto, safetensors or dummy, not {config.load_format}")
-    model = read_model_config(config.model)
+    model = model or read_model_config(config.model)
     generation, eos = read_generation_config(config.model, config.generation_config)
     dummy = config.load_format == "dummy"
     tensors = {} if dummy else open_checkpoint(config.model)
