@@ -19,6 +19,12 @@ def model(tmp_path_factory) -> str:
     return str(write_tiny_llama(tmp_path_factory.mktemp("tiny")))
 
 
+@pytest.fixture(scope="module")
+def endless(tmp_path_factory) -> str:
+    """The same with a context that takes seconds to fill."""
+    return str(write_tiny_llama(tmp_path_factory.mktemp("endless"), max_position_embeddings=65536))
+
+
 @pytest.fixture
 def llm(model):
     with LLM(model, skip_tokenizer=True, threads=2) as llm:
@@ -132,26 +138,33 @@ def test_stop_token_ends_and_is_named(llm):
     assert stop not in late.choices[0].token_ids[: first + 2]
 
 
-def test_cancel_frees_blocks_within_a_step(llm):
-    params = SamplingParams(max_tokens=400, ignore_eos=True, temperature=0)
-    got = []
-    handle = llm.engine.submit(prompts(1)[0], params, on_update=lambda h, chunks: got.extend(chunks))
-    while len(got) < 3:
-        llm.engine.poll(1.0)
-    llm.engine.cancel(handle)
-    _wait(lambda: llm.engine.stats().n_running == 0 and llm.engine.stats().kv_usage == 0.0)
-    n = len(got)
-    llm.engine.poll(0.05)
-    assert len(got) == n
+def test_cancel_frees_blocks_within_a_step(endless):
+    with LLM(endless, skip_tokenizer=True) as llm:
+        got = []
+        handle = llm.engine.submit(
+            prompts(1)[0],
+            SamplingParams(max_tokens=60000, ignore_eos=True),
+            on_update=lambda h, chunks: got.extend(chunks),
+        )
+        while len(got) < 3:
+            llm.engine.poll(1.0)
+        llm.engine.cancel(handle)
+        _wait(lambda: llm.engine.stats().idle)
+        assert llm.engine.stats().n_running == 0
+        assert llm.engine.stats().kv_usage == 0.0
+        assert llm.engine.stats().generation_tokens < 60000
+        n = len(got)
+        llm.engine.poll(0.05)
+        assert len(got) == n
 
 
-def test_queue_bound_and_deadline(model):
-    with LLM(model, skip_tokenizer=True, max_num_seqs=1, max_num_queued_reqs=2) as llm:
-        long = SamplingParams(max_tokens=400, ignore_eos=True)
+def test_queue_bound_and_deadline(endless):
+    with LLM(endless, skip_tokenizer=True, max_num_seqs=1, max_num_queued_reqs=2) as llm:
+        long = SamplingParams(max_tokens=60000, ignore_eos=True)
         ended = []
         first = llm.engine.submit(prompts(1)[0], long, on_update=lambda h, c: None)
         _wait(lambda: llm.engine.poll(0.01) or first.scheduled is not None)
-        late = llm.engine.submit(prompts(1)[0], long, on_update=lambda h, c: ended.extend(c), deadline_s=0.01)
+        late = llm.engine.submit(prompts(1)[0], long, on_update=lambda h, c: ended.extend(c), deadline_s=0.0)
         llm.engine.submit(prompts(1)[0], long, on_update=lambda h, c: None)
         with pytest.raises(QueueFullError, match="full"):
             llm.engine.submit(prompts(1)[0], long, on_update=lambda h, c: None)
