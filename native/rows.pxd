@@ -63,6 +63,7 @@ cdef extern from "simd/kernels.h" namespace "rvllm" nogil:
 cdef extern from "simd/scratch.h" namespace "rvllm" nogil:
     cdef cppclass Scratch:
         float* row
+        float* wide
         float* val
         int32_t* idx
         uint64_t* w

@@ -162,7 +162,7 @@ cdef void cut_by_count(Select* c, int64_t k, Scratch* s) noexcept nogil:
     cdef uint64_t above = 0
     cdef int64_t i, n = 0, m
     cdef uint64_t key
-    if c.n_cand <= k:
+    if c.n_cand < k:
         return
     m = narrow(s.val, NULL, c.n_cand, c.top, c.bottom, <double>k, <double>k, s.keys, &above)
     if m > few:

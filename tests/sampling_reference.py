@@ -35,7 +35,7 @@ def kept(logits, *, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
     if min_p > 0:
         ratio = p / p[0]
         n = int((ratio >= min_p).sum())
-        margin = min(margin, np.abs(ratio[ratio != 1] - min_p).min(initial=np.inf) / min_p)
+        margin = min(margin, np.abs(ratio[ratio != 1] / min_p - 1).min(initial=np.inf) if min_p > 1e-300 else np.inf)
     if top_k > 0:
         n = min(n, top_k)
     if top_p < 1:
@@ -57,10 +57,10 @@ def draw(logits, mask, temperature, bits):
     return token, float(np.abs(cdf - u).min())
 
 
-def penalize(logits, prompt, output, repetition=1.0, frequency=0.0, presence=0.0):
+def penalize(logits, prompt, output, repetition_penalty=1.0, frequency_penalty=0.0, presence_penalty=0.0):
     x = np.array(logits, np.float64)
     for t in set(prompt) | set(output):
-        x[t] = x[t] / repetition if x[t] > 0 else x[t] * repetition
+        x[t] = x[t] / repetition_penalty if x[t] > 0 else x[t] * repetition_penalty
     for t in set(output):
-        x[t] -= frequency * list(output).count(t) + presence
+        x[t] -= frequency_penalty * list(output).count(t) + presence_penalty
     return x

@@ -9,6 +9,7 @@ namespace rvllm {
 
 struct Scratch {
     float* row = nullptr;           // [n] a copy of the logits that may be changed
+    float* wide = nullptr;          // [n] a row of 16-bit values as float32
     float* val = nullptr;           // [n] candidates, in index order
     int32_t* idx = nullptr;         // [n]
     uint64_t* w = nullptr;          // [n] their weights
@@ -29,7 +30,7 @@ struct Scratch {
     // Bytes of the memory behind rows of n elements.
     static size_t bytes_for(int64_t n) {
         const size_t lanes = static_cast<size_t>(n_groups(n)) * kLanes;
-        return padded(n) * (4 + 4 + 4 + 8 + 8 + 4) + lanes * (4 + 4 + 8) + 64;
+        return padded(n) * (4 + 4 + 4 + 4 + 4 + 8 + 8) + lanes * (4 + 4 + 8) + 64;
     }
 
     // Makes room for rows of n elements. False: out of memory.
@@ -47,6 +48,7 @@ struct Scratch {
             return at;
         };
         row = reinterpret_cast<float*>(take(4 * padded));
+        wide = reinterpret_cast<float*>(take(4 * padded));
         val = reinterpret_cast<float*>(take(4 * padded));
         idx = reinterpret_cast<int32_t*>(take(4 * padded));
         counts = reinterpret_cast<int32_t*>(take(4 * padded));
