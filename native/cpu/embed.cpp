@@ -1,8 +1,7 @@
 // The op `embed`: y[t] = table[ids[t]]. A row lies scattered over its panel, one group of k every
 // `width` groups, so a gather touches one cache line per group; the panel's pages are few.
 // Precondition: 0 <= ids[t] < table.n. Whoever accepts token ids checks them.
-#include "embed.h"
-
+#include "kernels.h"
 #include "pack.h"
 
 namespace rvllm {
@@ -34,12 +33,12 @@ void embed(const OpCall& call, const RunContext& ctx) {
     const auto one = [&](int64_t t, int) {
         const int64_t id = ids[t * call.in[0].row_stride];
         gather<dtype>(static_cast<const char*>(table.data) + id / layout.width * panel_bytes, layout,
-                      id % layout.width, table.k, static_cast<float*>(y.data) + t * y.row_stride);
+                      id % layout.width, table.k, row_of(y, t));
     };
     if (n_tokens * table.k <= kSerialValues) {
         for (int64_t t = 0; t < n_tokens; ++t) one(t, 0);
     } else {
-        parallel_for(static_cast<ThreadPool*>(ctx.device), n_tokens, one);
+        parallel_for(pool_of(ctx), n_tokens, one);
     }
 }
 

@@ -13,7 +13,6 @@ namespace rvllm {
 
 namespace {
 
-constexpr int64_t kMaxChunkRows = 256;     // rows packed and multiplied at a time
 constexpr int64_t kBlockRowBytes = 10240;  // of a packed row in one block of k: the panel's part stays in cache
 constexpr int64_t kPrefetchBytes = 8192;   // how far ahead weights are asked for when they pass once
 constexpr int64_t kWideBytes = 3 << 19;    // weights up to this may be in a cache, which two panels at once use better
@@ -178,10 +177,6 @@ void gemm(ThreadPool* pool, const Gemm& g) {
         chunk.y += row * g.y_stride;
         multiply_chunk(pool, chunk);
     }
-}
-
-void cpu_gemm_reserve(ThreadPool* pool, int64_t max_m, int64_t max_k) {
-    pool_scratch(pool, std::min(max_m, kMaxChunkRows) * ((max_k + 1) / 2 * 2) * sizeof(float));
 }
 
 }  // namespace rvllm

@@ -29,6 +29,7 @@ struct MicroArgs {
 using Micro = void (*)(const MicroArgs&);
 
 constexpr int kMaxMicroRows = 14;
+constexpr int64_t kMaxChunkRows = 256;  // rows packed and multiplied at a time
 
 // The kernels of one instruction set for one type of weights.
 struct GemmKernels {
@@ -56,10 +57,8 @@ struct Gemm {
     int64_t y_stride;
 };
 
+// Scratch: min(m, kMaxChunkRows) packed rows, at most 4 bytes an activation.
 void gemm(ThreadPool* pool, const Gemm& g);
-
-// Allocates the scratch of products up to m rows and k columns now, so that no step does.
-void cpu_gemm_reserve(ThreadPool* pool, int64_t max_m, int64_t max_k);
 
 const GemmKernels* gemm_kernels_generic(DType weight);
 const GemmKernels* gemm_kernels_avx2(DType weight);

@@ -1,7 +1,6 @@
 // The op `linear`: y = x * weight^T + bias, by gemm().
-#include "linear.h"
-
 #include "gemm.h"
+#include "kernels.h"
 
 namespace rvllm {
 
@@ -24,7 +23,7 @@ void linear(const OpCall& call, const RunContext& ctx) {
     g.bias = bias != nullptr ? static_cast<const float*>(bias->data) : nullptr;
     g.y = static_cast<float*>(y.data);
     g.y_stride = y.row_stride;
-    gemm(static_cast<ThreadPool*>(ctx.device), g);
+    gemm(pool_of(ctx), g);
 }
 
 }  // namespace
