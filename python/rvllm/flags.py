@@ -101,11 +101,10 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
     add("--kv-cache-dtype", type=_dtype, metavar="TYPE", help="auto (as the weights), float32, float16, bfloat16")
     add("--block-size", type=positive, metavar="N", help="tokens of one KV block ({default})")
     add(
-        *("--num-gpu-blocks", "--num-gpu-blocks-override"),
-        dest="num_blocks",
+        *("--num-blocks", "--num-gpu-blocks", "--num-gpu-blocks-override"),
         type=positive,
         metavar="N",
-        help="KV blocks, on the GPU or in host memory (default: what fits)",
+        help="blocks of the KV cache (default: what fits)",
     )
     add(
         "--enable-prefix-caching",

@@ -15,6 +15,7 @@ from typing import Any
 
 import openai
 from aiohttp import web
+
 from rvllm.engine import Engine
 from rvllm.engine_config import EngineConfig
 from rvllm.flags import DEMO_MODEL

@@ -1,11 +1,16 @@
 """The command line: its flags, its errors, and how little it imports."""
 
+import argparse
+import re
+import resource
 import subprocess
 import sys
-import time
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
+
+import rvllm
 from rvllm import flags
 from rvllm.cli import _parser, main
 from rvllm.engine_config import EngineConfig
@@ -20,13 +25,14 @@ def _serve_args(*argv: str):
 def test_help_imports_nothing_heavy_and_is_quick():
     code = "import sys\nfrom rvllm.cli import main\ntry: main(['serve', '--help'])\n"
     code += "except SystemExit: print(*{m.partition('.')[0] for m in sys.modules}, sep='\\n')"
-    times = []
+    used = []
     for _ in range(5):
-        start = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         out = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout
-        times.append(time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        used.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert not {"numpy", "aiohttp", "msgspec", "tokenizers", "asyncio", "jinja2", "logging"} & set(out.splitlines())
-    assert min(times) < 0.2
+    assert min(used) < 0.2  # seconds of CPU: a busy machine does not stretch them
 
 
 @pytest.mark.parametrize("verb", ["serve", "benchmark", "plan", "info"])
@@ -70,6 +76,7 @@ def test_without_a_model_the_demo_is_served():
     args = _serve_args()
     config = flags.engine_config(args)
     assert config.model == str(flags.DEMO_MODEL)
+    assert flags.engine_config(_parser().parse_args(["benchmark"])).model == config.model
     assert flags.serve_options(args).served_model_name == [config.served_model_name]
 
 
@@ -141,6 +148,15 @@ def test_wrong_command_lines_are_one_line_and_exit_code_2(argv, sentence, capsys
 )
 def test_sizes(text, size):
     assert size_bytes(text) == size
+
+
+def test_flags_that_messages_name_exist():
+    parsers = next(a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction)).choices.values()
+    known = {option for parser in parsers for action in parser._actions for option in action.option_strings}
+    known |= {"--unix-socket", "--version"}  # curl's, and the main parser's
+    for file in Path(rvllm.__file__).parent.rglob("*.py"):
+        named = set(re.findall(r"(?<![-\w])--[a-z][a-z0-9-]+", file.read_text()))
+        assert named <= known, file
 
 
 def test_version(capsys):

@@ -6,6 +6,7 @@ import time
 
 import openai
 import pytest
+
 from rvllm.engine_config import EngineConfig
 from rvllm.flags import DEMO_MODEL
 

@@ -2,6 +2,7 @@
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+
 from rvllm.serve.metrics import Histogram, token_buckets
 
 from .harness import MODEL

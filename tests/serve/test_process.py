@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
+
 from rvllm.flags import DEMO_MODEL
 
 READY = re.compile(r"listening on (\S+)")

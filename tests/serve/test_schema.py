@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from rvllm.serve.errors import ApiError
 from rvllm.serve.schema import UNSUPPORTED, ChatRequest, CompletionRequest, decode, ignored_header
 

@@ -8,6 +8,7 @@ import pytest
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
+
 from rvllm.serve.responses import ChatChunkChoice, CompletionChoice, Delta, encode
 from rvllm.serve.sse import DONE, SseStream, frame
 

@@ -191,7 +191,7 @@ class Metrics:
         info = {
             "block_size": str(stats.block_size),
             "num_gpu_blocks": str(stats.n_blocks),
-            "cache_dtype": config.kv_cache_dtype,
+            "cache_dtype": self._engine.loaded.sizes.kv_cache_dtype,
             "enable_prefix_caching": str(config.enable_prefix_caching),
         }
         cache = GaugeMetricFamily("vllm:cache_config_info", "The KV cache, as labels.", labels=[*label, *info])

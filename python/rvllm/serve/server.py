@@ -70,6 +70,7 @@ async def serve(config: EngineConfig, options: ServeOptions, after_ready: Callab
             return 0
         engine.attach(asyncio.get_running_loop())
         service.ready(engine)
+        log.info("resolved %s\n%s", engine.loaded.sizes.text(), engine.loaded.memory.text())
         gc.collect()
         gc.freeze()  # what loading made lives as long as the process: no need to look at it again
         url = address(options, sock)
