@@ -10,17 +10,17 @@ cdef extern from "prefix_cache.h" namespace "rvllm" nogil:
     cdef cppclass PrefixCache:
         PrefixCache(int32_t n_blocks, int32_t block_size) except +
         int32_t size()
-        cbool contains(int32_t block)
         int32_t lookup(uint64_t extras, const int32_t* tokens, int32_t n_blocks, int32_t* found)
-        void enter(int32_t block, int32_t parent, uint64_t extras, const int32_t* tokens)
+        cbool enter(int32_t block, int32_t parent, uint64_t extras, const int32_t* tokens)
         void remove(int32_t block)
-        cbool sound()
+        cbool holds(int32_t block)
         uint64_t hash_all(uint64_t extras, const int32_t* tokens, int32_t n_blocks)
 
 
-cdef struct Link:
-    # Neighbours in the list of unreferenced cached blocks.
-    int32_t prev
+cdef struct Block:
+    int32_t n_refs  # tables that hold it
+    int32_t cached  # 1: its content is in the prefix cache
+    int32_t prev    # neighbours in the list of unreferenced cached blocks
     int32_t next
 
 
@@ -28,9 +28,8 @@ cdef class BlockManager:
     cdef readonly int32_t n_blocks
     cdef readonly int32_t block_size
     cdef readonly bint prefix_caching
-    cdef int32_t* refs       # [n_blocks] tables that hold the block
+    cdef Block* blocks       # [n_blocks + 1] the last one is the list's head: next = least recently used
     cdef int32_t* stack      # [n_blocks] unreferenced blocks without content worth keeping
-    cdef Link* links         # [n_blocks + 1] the last one is the head: next = least recently used
     cdef int32_t n_stack
     cdef int32_t n_lru
     cdef PrefixCache* cache

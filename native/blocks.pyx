@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """KV blocks: which are free, which are shared, and which hold a prefix worth keeping.
 
-A block is *referenced* (in `refs` tables), *cached* (unreferenced, but its content may be asked for again) or *empty*.
+A block is *referenced* (in `n_refs` tables), *cached* (unreferenced, but its content may be asked for again) or *empty*.
 Empty blocks are handed out first, then cached ones, least recently used first. A sequence gives its blocks back last
 one first, so that the tail of a prefix goes before its head: a prefix without its head cannot be found.
 
@@ -32,22 +32,20 @@ cdef class BlockManager:
         if block_size < 1:
             raise ValueError(f"block_size is {block_size}: at least 1")
         self.n_blocks, self.block_size, self.prefix_caching = n_blocks, block_size, prefix_caching
-        self.refs = <int32_t*> calloc(n_blocks, sizeof(int32_t))
+        self.blocks = <Block*> calloc(<size_t> n_blocks + 1, sizeof(Block))
         self.stack = <int32_t*> malloc(n_blocks * sizeof(int32_t))
-        self.links = <Link*> malloc((<size_t> n_blocks + 1) * sizeof(Link))
-        if self.refs is NULL or self.stack is NULL or self.links is NULL:
+        if self.blocks is NULL or self.stack is NULL:
             raise MemoryError("no memory for the block tables")
         if prefix_caching:
             self.cache = new PrefixCache(n_blocks, block_size)
         self.n_stack = n_blocks
         for i in range(n_blocks):
             self.stack[i] = n_blocks - 1 - i
-        self.links[n_blocks].prev = self.links[n_blocks].next = n_blocks
+        self.blocks[n_blocks].prev = self.blocks[n_blocks].next = n_blocks
 
     def __dealloc__(self):
-        free(self.refs)
+        free(self.blocks)
         free(self.stack)
-        free(self.links)
         del self.cache
 
     @property
@@ -78,7 +76,7 @@ cdef class BlockManager:
         cdef int32_t i
         cdef int32_t n = n_total - n_found
         for i in range(n_found):
-            n += self.refs[found[i]] == 0
+            n += self.blocks[found[i]].n_refs == 0
         return n <= self.n_free()
 
     cdef void admit(self, Sequence* s, const int32_t* found, int32_t n_found, int32_t n_total) noexcept nogil:
@@ -100,7 +98,7 @@ cdef class BlockManager:
         i = position / self.block_size
         if i == s.blocks.size():
             return True
-        return self.refs[s.blocks[i]] > 1 or (self.cache is not NULL and self.cache.contains(s.blocks[i]))
+        return self.blocks[s.blocks[i]].n_refs > 1 or self.blocks[s.blocks[i]].cached
 
     cdef int32_t extend(self, Sequence* s, int32_t position) noexcept nogil:
         """Take the block that needs_block() asked for. Returns the block to copy into it first, -1 for none.
@@ -124,11 +122,14 @@ cdef class BlockManager:
         Content that another block already holds is not entered a second time.
         """
         cdef int32_t i
+        cdef Block* block
         if self.cache is NULL:
             return
         for i in range(s.n_hashed, n_tokens / self.block_size):
-            self.cache.enter(s.blocks[i], s.blocks[i - 1] if i else -1, s.request.extras_hash,
-                             s.tokens.data() + i * self.block_size)
+            block = &self.blocks[s.blocks[i]]
+            if not block.cached:
+                block.cached = self.cache.enter(s.blocks[i], s.blocks[i - 1] if i else -1, s.request.extras_hash,
+                                                s.tokens.data() + i * self.block_size)
             s.n_hashed = i + 1
 
     cdef void fork(self, Sequence* parent, Sequence* child) noexcept nogil:
@@ -161,28 +162,30 @@ cdef class BlockManager:
             self.n_stack -= 1
             block = self.stack[self.n_stack]
         else:
-            block = self.links[self.n_blocks].next
+            block = self.blocks[self.n_blocks].next
             self.unlink(block)
             self.cache.remove(block)
-        self.refs[block] = 1
+            self.blocks[block].cached = 0
+        self.blocks[block].n_refs = 1
         return block
 
     cdef void share(self, int32_t block) noexcept nogil:
         """Hold a referenced or cached block once more."""
-        if self.refs[block] == 0:
+        if self.blocks[block].n_refs == 0:
             self.unlink(block)
-        self.refs[block] += 1
+        self.blocks[block].n_refs += 1
 
     cdef void drop(self, int32_t block) noexcept nogil:
         """Let go of a block: its last holder makes it cached, if its content is in the prefix cache, or empty."""
-        cdef Link* head = &self.links[self.n_blocks]
-        self.refs[block] -= 1
-        if self.refs[block]:
+        cdef Block* b = &self.blocks[block]
+        cdef Block* head = &self.blocks[self.n_blocks]
+        b.n_refs -= 1
+        if b.n_refs:
             return
-        if self.cache is not NULL and self.cache.contains(block):
-            self.links[block].prev = head.prev
-            self.links[block].next = self.n_blocks
-            self.links[head.prev].next = block
+        if b.cached:
+            b.prev = head.prev
+            b.next = self.n_blocks
+            self.blocks[head.prev].next = block
             head.prev = block
             self.n_lru += 1
         else:
@@ -190,40 +193,43 @@ cdef class BlockManager:
             self.n_stack += 1
 
     cdef void unlink(self, int32_t block) noexcept nogil:
-        cdef Link* link = &self.links[block]
-        self.links[link.prev].next = link.next
-        self.links[link.next].prev = link.prev
+        cdef Block* b = &self.blocks[block]
+        self.blocks[b.prev].next = b.next
+        self.blocks[b.next].prev = b.prev
         self.n_lru -= 1
 
     # ---- invariants --------------------------------------------------------------------------------
 
     cdef const char* check(self, const int32_t* n_holders) noexcept nogil:
         """Check every invariant, given how many tables hold each block. NULL, or what is wrong."""
-        cdef int32_t i, _i, block, n_referenced = 0
+        cdef int32_t i, _i, n_referenced = 0, n_cached = 0
+        cdef int32_t block = self.blocks[self.n_blocks].next
+        cdef Block* b
         for i in range(self.n_blocks):
-            if self.refs[i] != n_holders[i]:
+            b = &self.blocks[i]
+            if b.n_refs != n_holders[i]:
                 return "the reference count of a block is not the number of tables that hold it"
-            n_referenced += self.refs[i] > 0
+            if b.cached and not self.cache.holds(i):
+                return "the prefix cache does not find a block under its own content"
+            n_referenced += b.n_refs > 0
+            n_cached += b.cached
         if n_referenced + self.n_stack + self.n_lru != self.n_blocks:
             return "referenced, cached and empty blocks are not all blocks"
+        if self.cache is not NULL and self.cache.size() != n_cached:
+            return "the prefix cache holds more than the cached blocks"
         for i in range(self.n_stack):
-            if self.refs[self.stack[i]]:
-                return "a block is both empty and referenced"
-            if self.cache is not NULL and self.cache.contains(self.stack[i]):
-                return "an empty block is in the prefix cache"
-        block = self.links[self.n_blocks].next
+            b = &self.blocks[self.stack[i]]
+            if b.n_refs or b.cached:
+                return "an empty block is referenced or cached"
         for _i in range(self.n_lru):
+            b = &self.blocks[block]
             if block == self.n_blocks:
                 return "the list of cached blocks is shorter than its count"
-            if self.refs[block]:
-                return "a block is both cached and referenced"
-            if not self.cache.contains(block):
-                return "a block in the list of cached blocks is not in the prefix cache"
-            if self.links[self.links[block].next].prev != block:
+            if b.n_refs or not b.cached:
+                return "a block in the list of cached blocks is referenced or empty"
+            if self.blocks[b.next].prev != block:
                 return "the list of cached blocks is not linked both ways"
-            block = self.links[block].next
+            block = b.next
         if block != self.n_blocks:
             return "the list of cached blocks is longer than its count"
-        if self.cache is not NULL and not self.cache.sound():
-            return "the table of the prefix cache is not sound"
         return NULL

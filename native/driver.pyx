@@ -130,10 +130,10 @@ cdef class BlockDriver:
         return self.sequence(number).blocks
 
     def refs(self, int32_t block) -> int:
-        return self.blocks.refs[block]
+        return self.blocks.blocks[block].n_refs
 
     def is_cached(self, int32_t block) -> bool:
-        return self.blocks.cache is not NULL and self.blocks.cache.contains(block)
+        return bool(self.blocks.blocks[block].cached)
 
     def n_free(self) -> int:
         return self.blocks.n_free()
@@ -377,11 +377,11 @@ cdef class SchedulerDriver:
         self.next_id += 1
         return r
 
-    def time_steps(self, int n_steps, int n_cancel=0, int n_prompt=16, int max_tokens=1024) -> list[int]:
+    def time_steps(self, int n_steps, double n_cancel=0, int n_prompt=16, int max_tokens=1024) -> list[int]:
         """Run n_steps steps at depth 1 with a sampler that costs nothing; return the nanoseconds of each.
 
-        Timed: schedule() and update(), and the n_cancel cancellations before each step. As many new requests come in,
-        built outside of the timed part, as they are in an engine.
+        Timed: schedule() and update(), and the cancellations before a step, n_cancel on average. As many new requests
+        come in; they are built outside of the timed part, as in an engine other threads build them.
         """
         cdef vector[long long] times
         cdef vector[Request*] fresh
@@ -389,16 +389,21 @@ cdef class SchedulerDriver:
         cdef StepInput* step = self.flights[0].step
         cdef int i, _k
         cdef int32_t k
+        cdef int32_t n_now
+        cdef double due = 0
         cdef uint64_t random = 88172645463325252
         if self.scheduler.depth != 1:
             raise ValueError("time_steps() needs depth 1")
         times.reserve(n_steps)
         with nogil:
             for i in range(n_steps):
-                for _k in range(n_cancel):
+                due += n_cancel
+                n_now = <int32_t> due
+                due -= n_now
+                for _k in range(n_now):
                     fresh.push_back(self.make_request(n_prompt, max_tokens))
                 start = clock_ns()
-                for k in range(n_cancel):
+                for k in range(n_now):
                     random ^= random << 13
                     random ^= random >> 7
                     random ^= random << 17

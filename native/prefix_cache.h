@@ -15,7 +15,7 @@ public:
     static constexpr int32_t kNone = -1;
 
     PrefixCache(int32_t n_blocks, int32_t block_size)
-        : hasher_(block_size), block_size_(block_size), blocks_(n_blocks),
+        : hasher_(block_size), block_size_(block_size), hashes_(n_blocks),
           tokens_(static_cast<size_t>(n_blocks) * block_size) {
         size_t n = 8;
         while (n < 2 * static_cast<size_t>(n_blocks)) n *= 2;
@@ -24,7 +24,6 @@ public:
     }
 
     int32_t size() const { return size_; }
-    bool contains(int32_t block) const { return blocks_[block].entered; }
 
     // Leading blocks of tokens[0 .. n_blocks * block_size) that are in the cache, written to `found`.
     int32_t lookup(uint64_t extras, const int32_t* tokens, int32_t n_blocks, int32_t* found) const {
@@ -49,7 +48,7 @@ public:
             if (near >= 0 && near < n_blocks) {
                 const int32_t block = table_[home(ring[near % (2 * kAhead)])].block;
                 if (block != kNone) {
-                    __builtin_prefetch(&blocks_[block]);
+                    __builtin_prefetch(&hashes_[block]);
                     __builtin_prefetch(&tokens_[static_cast<size_t>(block) * block_size_]);
                 }
             }
@@ -57,23 +56,22 @@ public:
         return n_blocks;
     }
 
-    // Gives `block` the hash of its tokens, behind block `parent` (kNone: it is the first of its
-    // sequence), and enters it unless the same content is there already.
-    void enter(int32_t block, int32_t parent, uint64_t extras, const int32_t* tokens) {
-        Block& b = blocks_[block];
-        if (b.entered) return;
-        b.hash = hasher_.next(parent == kNone ? hasher_.root(extras) : blocks_[parent].hash, tokens);
-        if (find(b.hash, tokens) != kNone) return;
+    // Gives `block`, which is not in the cache, the hash of its tokens behind block `parent` (kNone: it
+    // is the first of its sequence), and enters it unless another block holds the same: then false.
+    bool enter(int32_t block, int32_t parent, uint64_t extras, const int32_t* tokens) {
+        const Hash128 hash = hasher_.next(parent == kNone ? hasher_.root(extras) : hashes_[parent], tokens);
+        hashes_[block] = hash;  // in any case: the blocks behind it need it
+        if (find(hash, tokens) != kNone) return false;
         std::copy(tokens, tokens + block_size_, &tokens_[static_cast<size_t>(block) * block_size_]);
-        size_t i = home(b.hash);
+        size_t i = home(hash);
         while (table_[i].block != kNone) i = (i + 1) & mask_;
-        table_[i] = {tag(b.hash), block};
-        b.entered = true;
+        table_[i] = {tag(hash), block};
         ++size_;
+        return true;
     }
 
     void remove(int32_t block) {
-        size_t hole = home(blocks_[block].hash);
+        size_t hole = home(hashes_[block]);
         while (table_[hole].block != block) hole = (hole + 1) & mask_;
         // Close the gap: move back every later entry of the run that may live at the hole.
         for (size_t i = (hole + 1) & mask_; table_[i].block != kNone; i = (i + 1) & mask_) {
@@ -84,20 +82,12 @@ public:
             }
         }
         table_[hole] = Entry{};
-        blocks_[block].entered = false;
         --size_;
     }
 
-    // Every entered block is found under its own content, and nothing else is in the table.
-    bool sound() const {
-        int32_t n_entered = 0, n_entries = 0;
-        for (const Entry& e : table_) n_entries += e.block != kNone;
-        for (int32_t b = 0; b < static_cast<int32_t>(blocks_.size()); ++b) {
-            if (!blocks_[b].entered) continue;
-            ++n_entered;
-            if (find(blocks_[b].hash, &tokens_[static_cast<size_t>(b) * block_size_]) != b) return false;
-        }
-        return n_entered == size_ && n_entries == size_;
+    // Whether `block` is found under its own content.
+    bool holds(int32_t block) const {
+        return find(hashes_[block], &tokens_[static_cast<size_t>(block) * block_size_]) == block;
     }
 
     // Hash n_blocks blocks in a row, for the benchmark. Returns a value that depends on all of them.
@@ -112,10 +102,6 @@ private:
         uint32_t tag = 0;
         int32_t block = kNone;
     };
-    struct Block {
-        Hash128 hash;  // also of a block whose content another one holds: its children need it
-        bool entered = false;
-    };
 
     static uint32_t tag(const Hash128& h) { return static_cast<uint32_t>(h.lo); }
     size_t home(const Hash128& h) const { return tag(h) & mask_; }
@@ -124,7 +110,7 @@ private:
         for (size_t i = home(h); table_[i].block != kNone; i = (i + 1) & mask_) {
             if (table_[i].tag != tag(h)) continue;
             const int32_t b = table_[i].block;
-            if (blocks_[b].hash == h &&
+            if (hashes_[b] == h &&
                 std::equal(tokens, tokens + block_size_, &tokens_[static_cast<size_t>(b) * block_size_])) {
                 return b;
             }
@@ -134,7 +120,7 @@ private:
 
     BlockHasher hasher_;
     int32_t block_size_;
-    std::vector<Block> blocks_;
+    std::vector<Hash128> hashes_;
     std::vector<int32_t> tokens_;  // [n_blocks, block_size]
     std::vector<Entry> table_;
     size_t mask_ = 0;

@@ -119,10 +119,11 @@ cdef class Scheduler:
     cdef void release(self, Sequence* s) noexcept nogil
     cdef void run_decodes(self, StepInput* step) noexcept nogil
     cdef bint secure_block(self, Sequence* s, StepInput* step) noexcept nogil
-    cdef void preempt(self, Sequence* s, StepInput* step) noexcept nogil
+    cdef void preempt(self, Sequence* s) noexcept nogil
     cdef void run_prefills(self, StepInput* step) noexcept nogil
     cdef void admit(self, StepInput* step, Outbox* out) noexcept nogil
     cdef int32_t n_growing(self) noexcept nogil
+    cdef bint may_grow(self, const Sequence* s) noexcept nogil
     cdef void start(self, Sequence* s, int32_t n_found, int32_t n_total, StepInput* step, Outbox* out) noexcept nogil
     cdef int32_t chunk_of(self, const Sequence* s, int32_t begin, const StepInput* step) noexcept nogil
     cdef void run(self, Sequence* s, int32_t n, StepInput* step) noexcept nogil

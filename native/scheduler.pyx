@@ -342,18 +342,20 @@ cdef class Scheduler:
             if self.releasing.size():
                 return False  # blocks come back when the steps in flight are done
             if self.running[self.n_running - 1] == s:
-                self.preempt(s, step)
+                self.preempt(s)
                 return False
-            self.preempt(self.running[self.n_running - 1], step)
+            self.preempt(self.running[self.n_running - 1])
         return True
 
-    cdef void preempt(self, Sequence* s, StepInput* step) noexcept nogil:
-        """Send a running sequence, not yet in this step, back to the queue with all its tokens."""
+    cdef void preempt(self, Sequence* s) noexcept nogil:
+        """Send a running sequence, not yet in this step, back to the queue with all its tokens.
+
+        This step copies from none of its blocks: a block to be copied is shared by the choices of one request only,
+        which are neighbours in `running`, and the last of them writes in place.
+        """
         self.remove_running(s)
         s.state = SeqState.preempted
         self.n_preemptions += 1
-        if step.n_copies:
-            s.last_step = step.step_id  # its blocks may be sources of this step's copies
         self.enqueue(s)
         self.let_go(s)
         self.release_done()
@@ -371,9 +373,13 @@ cdef class Scheduler:
                     self.run(s, n, step)
 
     cdef void admit(self, StepInput* step, Outbox* out) noexcept nogil:
-        """Start waiting sequences, in order, while budget, sampler slots and blocks last."""
+        """Start waiting sequences, in order, while budget, sampler slots and blocks last.
+
+        A newcomer leaves one block to each sequence that may still ask for one, lest it be preempted at once.
+        """
         cdef Sequence* s
-        cdef int32_t n_slots, n_found, n_total, n_spare, n
+        cdef int32_t n_slots, n_found, n_total, n
+        cdef int32_t n_spare = -1
         while self.waiting.size() and step.n_tokens < self.max_num_batched_tokens:
             s = self.waiting.top()
             n_slots = s.request.params.n if will_fork(s) else 1
@@ -383,7 +389,8 @@ cdef class Scheduler:
                 return
             n_found = self.blocks.lookup(s, reusable_len(s), self.found)
             n_total = self.blocks.n_for(s.tokens.size())
-            n_spare = self.n_growing()
+            if n_spare < 0:
+                n_spare = self.n_growing()
             if not self.blocks.can_admit(self.found, n_found, n_total + n_spare):
                 self.blocked = s
                 self.blocked_need = n_total - n_found + n_spare
@@ -392,14 +399,18 @@ cdef class Scheduler:
             if n == 0:
                 return
             self.start(s, n_found, n_total, step, out)
+            n_spare += self.may_grow(s)
             self.run(s, n, step)
 
     cdef int32_t n_growing(self) noexcept nogil:
-        """Running sequences that may still ask for a block: a newcomer leaves them one each, lest it be preempted."""
+        """Running sequences that may still ask for a block."""
         cdef int32_t i, n = 0
         for i in range(self.n_running):
-            n += <int32_t> self.running[i].blocks.size() < self.blocks.n_for(self.running[i].max_len - 1)
+            n += self.may_grow(self.running[i])
         return n
+
+    cdef bint may_grow(self, const Sequence* s) noexcept nogil:
+        return <int32_t> s.blocks.size() * self.blocks.block_size < s.max_len - 1
 
     cdef void start(self, Sequence* s, int32_t n_found, int32_t n_total, StepInput* step, Outbox* out) noexcept nogil:
         """Move a sequence from the queue to the running ones, with a table of n_total blocks."""
