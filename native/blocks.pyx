@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """KV blocks: which are free, which are shared, and which hold a prefix worth keeping.
 
-A block is *referenced* (in `n_refs` tables), *cached* (unreferenced, but its content may be asked for again) or *empty*.
-Empty blocks are handed out first, then cached ones, least recently used first. A sequence gives its blocks back last
-one first, so that the tail of a prefix goes before its head: a prefix without its head cannot be found.
+A block is *referenced* (in `n_refs` tables), *cached* (unreferenced, but its content may be asked for again) or
+*empty*. Empty blocks are handed out first, then cached ones, least recently used first. A sequence gives its blocks
+back last one first, so that the tail of a prefix goes before its head: a prefix without its head cannot be found.
 
 Nothing here allocates after construction, except that a table grows when a sequence reserved too little. Who may write
 into a block: its only holder, while the block is not in the prefix cache; everyone else copies first (extend()).

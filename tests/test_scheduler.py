@@ -10,10 +10,11 @@ import subprocess
 import sys
 
 import pytest
-from fake_engine import EOS, N_VOCAB, FakeEngine, Spec, alone, draw, state_of
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from fake_engine import EOS, N_VOCAB, FakeEngine, Spec, alone, draw, state_of
 
 DOCUMENTS = [[(7 * d + 3 * i) % N_VOCAB for i in range(48)] for d in range(2)]
 
@@ -37,8 +38,10 @@ class Schedules(RuleBasedStateMachine):
         chunk=st.sampled_from([0, 5]),
         prefix_caching=st.sampled_from([True, True, False]),
         max_queued=st.sampled_from([2, 100]),
+        faults=st.booleans(),
     )
-    def start(self, depth, policy, n_blocks, max_num_seqs, n_tokens, n_rows, chunk, prefix_caching, max_queued):
+    def start(self, depth, policy, n_blocks, max_num_seqs, n_tokens, n_rows, chunk, prefix_caching, max_queued, faults):
+        self.faults = faults
         self.engine = FakeEngine(
             n_blocks=n_blocks, depth=depth, policy=policy, max_num_seqs=max_num_seqs, max_num_batched_tokens=n_tokens,
             max_rows=n_rows, max_prefill_chunk=chunk, prefix_caching=prefix_caching, max_queued=max_queued,
@@ -88,18 +91,18 @@ class Schedules(RuleBasedStateMachine):
     def deliver(self):
         self.engine.deliver()
 
-    @precondition(lambda self: self.engine.in_flight)
+    @precondition(lambda self: self.faults and self.engine.in_flight)
     @rule()
     def fail(self):
         self.engine.fail()
 
-    @precondition(lambda self: self.engine.in_flight and self.engine.in_flight[0][0]["rows"])
+    @precondition(lambda self: self.faults and self.engine.in_flight and self.engine.in_flight[0][0]["rows"])
     @rule(data=st.data())
     def not_a_number(self, data):
         step, _, _ = self.engine.in_flight[0]
         self.engine.deliver(nan_row=data.draw(st.integers(0, len(step["logit_rows"]) - 1)))
 
-    @precondition(lambda self: self.engine.specs)
+    @precondition(lambda self: self.faults and self.engine.specs)
     @rule(data=st.data())
     def cancel(self, data):
         request = data.draw(st.sampled_from(sorted(self.engine.specs)))
@@ -107,7 +110,7 @@ class Schedules(RuleBasedStateMachine):
         assert self.engine.cancel(request) == unfinished
         assert all(self.engine.specs[request].finish)
 
-    @precondition(lambda self: self.engine.specs)
+    @precondition(lambda self: self.faults and self.engine.specs)
     @rule(data=st.data(), choice=st.integers(0, 3))
     def cancel_choice(self, data, choice):
         request = data.draw(st.sampled_from(sorted(self.engine.specs)))
