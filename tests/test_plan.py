@@ -180,6 +180,22 @@ def test_missing_kernels_are_all_listed(tmp_path, monkeypatch):
     assert text.count("attention") == 1
 
 
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"device": "cuda"}, "--device cuda is not available: this build has cpu"),
+        ({"dtype": "int8"}, "--dtype must be auto, float32, float16, bfloat16, not int8"),
+        ({"kv_cache_dtype": "fp8"}, "--kv-cache-dtype must be auto, float32, float16, bfloat16, not fp8"),
+        ({"threads": 0}, "--threads must be at least 1, not 0"),
+        ({"load_format": "gguf"}, "--load-format must be auto, safetensors or dummy, not gguf"),
+    ],
+)
+def test_flags_that_cannot_be_obeyed(tmp_path, flags, words):
+    model = tiny.write_config(tmp_path, tiny.LLAMA)
+    with pytest.raises(ConfigError, match=words):
+        loader.load(EngineConfig(model=model, **({"load_format": "dummy"} | flags)))
+
+
 def test_forward_refuses_what_does_not_fit(tmp_path):
     bound = tiny.bind(tiny.trace_variant("llama", tmp_path), tiny.sizes(max_num_batched_tokens=4, max_rows=2))
     one = np.zeros(1, np.int32)

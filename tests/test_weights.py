@@ -121,6 +121,13 @@ def test_surplus_weights_are_listed_but_known_ones_are_not(plan, arrays, tmp_pat
     assert "1 weights are not used: visual.patch" in caplog.text
 
 
+def test_surplus_weight_of_a_known_module_is_refused(plan, arrays, tmp_path):
+    arrays["model.layers.0.self_attn.q_proj.bias"] = np.ones(64, np.float32)
+    save_file(arrays, tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match=r"weight model\.layers\.0\.self_attn\.q_proj\.bias has no place in the model"):
+        load(plan, tmp_path)
+
+
 def test_truncated_file(plan, arrays, tmp_path):
     path = tmp_path / "model.safetensors"
     save_file(arrays, path)

@@ -209,6 +209,7 @@ def read_rope(f: Fields) -> RopeConfig:
 def read_decoder(f: Fields, *, qkv_bias: bool, o_bias: bool, mlp_bias: bool) -> ModelConfig:
     """Read what the Llama family has in common; the arguments are what differs between its members."""
     f.only("hidden_act", "silu")
+    f.only("use_mrope", False)
     f.refuse("quantization_config", "is set: quantised checkpoints are not implemented")
     n_layers = f.integer("num_hidden_layers")
     hidden_size, n_heads = f.integer("hidden_size"), f.integer("num_attention_heads")

@@ -67,6 +67,8 @@ def plan_model(config: EngineConfig, model: ModelConfig, tensors: dict[str, Stor
     """Trace and fuse the model, choose kernels, resolve sizes. `tensors` may be empty: no weights are read."""
     if config.device != "cpu":
         raise ConfigError(f"--device {config.device} is not available: this build has cpu")
+    if config.threads is not None and config.threads < 1:
+        raise ConfigError(f"--threads must be at least 1, not {config.threads}")
     dtype = _weight_dtype(config.dtype, model, tensors)
     kv_cache_dtype = _flag_dtype("--kv-cache-dtype", config.kv_cache_dtype) or dtype
     plan = fuse(trace(model, dtype))

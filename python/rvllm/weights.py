@@ -147,7 +147,10 @@ def _open_indexed(index: Path) -> dict[str, StoredTensor]:
 
 
 def check_checkpoint(plan: Plan, tensors: dict[str, StoredTensor], model: str) -> None:
-    """Check that the checkpoint holds every weight of the plan in the right shape; log what it holds besides."""
+    """Check that the checkpoint holds every weight of the plan in the right shape; log what it holds besides.
+
+    What belongs to a module of the plan but is not used by it (a bias, say) would change the results: it is refused.
+    """
     used = set()
     missing = []
     for w in plan.weights():
@@ -168,6 +171,12 @@ def check_checkpoint(plan: Plan, tensors: dict[str, StoredTensor], model: str) -
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise ModelError(f"{model}: weight {missing[0]}{more} is in none of its safetensors files")
     surplus = sorted(n for n in set(tensors) - used if not n.endswith("rotary_emb.inv_freq") and n != "lm_head.weight")
+    modules = {name.rpartition(".")[0] for name in used}
+    for name in surplus:
+        if name.rpartition(".")[0] in modules:
+            raise ModelError(
+                f"{tensors[name].path}: weight {name} has no place in the model that config.json describes"
+            )
     if surplus:
         more = ", ..." if len(surplus) > 8 else ""
         log.warning("%s: %d weights are not used: %s%s", model, len(surplus), ", ".join(surplus[:8]), more)
