@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from rvllm._native import opcall
 
 SENTINEL = np.float32(12345.678)

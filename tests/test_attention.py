@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from cases import attention, narrow, normal, random_paged, widen
 from op_harness import OTHER_SETS, Output, first_run_only, run_again, view_of
 from rvllm._native import opcall

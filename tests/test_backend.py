@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from cases import narrow, normal, widen
 from rvllm._native import opcall
 

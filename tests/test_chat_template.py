@@ -9,6 +9,7 @@ from typing import Any
 
 import jinja2
 import pytest
+
 from rvllm.chat_template import ChatTemplate
 from rvllm.errors import ConfigError, InvalidRequestError, ModelError
 from tiny_tokenizers import DEMO, save

@@ -8,12 +8,13 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as Backend
+
 from rvllm.detokenizer import Detokenizer
 from rvllm.stop_strings import StopMatcher, compile_stops
 from rvllm.token_text import MAX_HELD_RUN_BYTES, FallbackText, Pieces
 from rvllm.tokenizer import Tokenizer
 from tiny_tokenizers import BUILDERS, SPECIAL, serialised
-from tokenizers import Tokenizer as Backend
 
 TEXT = "Hello there, Grüße! 日本 👩‍👩‍👧 ねえ <|im_start|>x\n\n  def f(): return 'é' <tool call> END"
 

@@ -6,8 +6,9 @@ import sys
 
 import numpy as np
 import pytest
-import sampling_reference as ref
 from rvllm._native.sampler import Sampler
+
+import sampling_reference as ref
 
 VOCAB = 997
 

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-import sampling_reference as ref
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import sampling_reference as ref
 from rvllm import sampling
 
 SIZES = [1, 2, 3, 15, 16, 17, 63, 64, 65, 200, 1023, 1024, 1025, 4097, 5000, 9000]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+
 from rvllm.chat_template import ChatTemplate
 from rvllm.errors import InvalidRequestError
 

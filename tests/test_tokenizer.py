@@ -10,10 +10,11 @@ import threading
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer as Backend
+
 from rvllm.errors import InvalidRequestError, ModelError
 from rvllm.tokenizer import MAX_INLINE_CHARS, Tokenizer
 from tiny_tokenizers import BUILDERS, save, serialised
-from tokenizers import Tokenizer as Backend
 
 TEXTS = [
     "",

@@ -4,6 +4,7 @@ from typing import Any, assert_type
 
 import numpy as np
 from numpy.typing import NDArray
+
 from rvllm import sampling
 
 logits: NDArray[np.float32] = np.zeros((2, 10), np.float32)

@@ -21,7 +21,7 @@ from rvllm.engine_config import EngineConfig
 from rvllm.flags import DEMO_MODEL
 from rvllm.serve.app import build_app
 from rvllm.serve.options import ServeOptions
-from rvllm.serve.server import app_runner, bind
+from rvllm.serve.server import app_runner, bind, new_event_loop
 from rvllm.serve.service import Service
 
 MODEL = "demo"
@@ -116,7 +116,7 @@ def running_server(config: EngineConfig | None = None, **options: Any) -> Iterat
     settings = ServeOptions(host="127.0.0.1", port=0, served_model_name=[MODEL], **options)
     service = Service(settings)
     engine = Engine.load(config or EngineConfig(model=str(DEMO_MODEL)))
-    loop = asyncio.new_event_loop()
+    loop = new_event_loop()
     runner = app_runner(build_app(service))
     sock = bind(settings)
 

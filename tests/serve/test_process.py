@@ -126,6 +126,14 @@ def test_a_second_signal_ends_at_once():
         assert server.end(5) in (128 + signal.SIGINT, 0)
 
 
+def test_a_signal_while_loading_ends_at_once():
+    with process("--host", "127.0.0.1", "--port", "0") as server:
+        assert "loading" in server.popen.stderr.readline()
+        server.popen.send_signal(signal.SIGTERM)
+        assert server.end() == 0
+        assert "Traceback" not in server.log
+
+
 def test_unix_socket(tmp_path):
     path = str(tmp_path / "rvllm.sock")
     with socket.socket(socket.AF_UNIX) as stale:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any
@@ -13,12 +12,14 @@ from msgspec import UNSET
 from rvllm.errors import ModelError
 from rvllm.request import Chunk
 from rvllm.serve.errors import ApiError
-from rvllm.serve.generation import Choice, Generation, Job, Prompt, answer, stream
+from rvllm.serve.generation import Choice, Generation, Prompt, new_job
 from rvllm.serve.logprobs import LogprobFormat, prompt_logprobs
 from rvllm.serve.params import check_common, resolve_max_tokens, sampling_params, truncate
 from rvllm.serve.responses import ChatChoice, ChatChunkChoice, Delta, Message
 from rvllm.serve.schema import ChatRequest, TokenizeChatRequest
-from rvllm.serve.service import SERVICE, Service, request_id
+from rvllm.serve.service import SERVICE, Service
+from rvllm.serve.stream import stream
+from rvllm.serve.whole import answer
 
 if TYPE_CHECKING:
     from rvllm.chat_template import ChatTemplate
@@ -45,21 +46,8 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
         logprobs=(req.top_logprobs or 0) if req.logprobs else None,
         prompt_logprobs=req.prompt_logprobs,
     )
-    options = req.stream_options
-    include_usage = options is not None and bool(options.include_usage)
-    job = Job(
-        prompts=[Prompt(ids, _echo(req))],
-        params=params,
-        answer_id=f"chatcmpl-{request_id(request, req.request_id)}",
-        created=int(time.time()),
-        model=req.model or service.model_names[0],
-        headers=headers,
-        priority=req.priority or 0,
-        cache_salt=req.cache_salt,
-        token_ids=bool(req.return_token_ids),
-        include_usage=include_usage,
-        continuous_usage=include_usage and options is not None and bool(options.continuous_usage_stats),
-    )
+    prompts = [Prompt(ids, _echo(req))]
+    job = new_job(request, service, req, prefix="chatcmpl", prompts=prompts, params=params, headers=headers)
     generation = Generation(service, engine, job)
     fmt = ChatFormat(engine, req)
     return await (stream(request, generation, fmt) if req.stream else answer(generation, fmt))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +11,14 @@ from msgspec import UNSET
 
 from rvllm.request import Chunk, TokenLogprob
 from rvllm.serve.errors import ApiError
-from rvllm.serve.generation import Choice, Generation, Job, Prompt, answer, stream
+from rvllm.serve.generation import Choice, Generation, Prompt, new_job
 from rvllm.serve.logprobs import LogprobFormat, prompt_logprobs
 from rvllm.serve.params import check_common, resolve_max_tokens, sampling_params, truncate
 from rvllm.serve.responses import CompletionChoice, CompletionLogprobs
 from rvllm.serve.schema import CompletionRequest, TokenId, convert
-from rvllm.serve.service import SERVICE, request_id
+from rvllm.serve.service import SERVICE
+from rvllm.serve.stream import stream
+from rvllm.serve.whole import answer
 
 if TYPE_CHECKING:
     from rvllm.engine import Engine, RequestHandle
@@ -49,21 +50,8 @@ async def completions(request: web.Request) -> web.StreamResponse:
         logprobs=req.logprobs,
         prompt_logprobs=n_prompt_logprobs,
     )
-    options = req.stream_options
-    include_usage = options is not None and bool(options.include_usage)
-    job = Job(
-        prompts=prompts,
-        params=params,
-        answer_id=f"cmpl-{request_id(request, req.request_id)}",
-        created=int(time.time()),
-        model=req.model or service.model_names[0],
-        headers=headers,
-        priority=req.priority or 0,
-        cache_salt=req.cache_salt,
-        no_output=no_output,
-        token_ids=bool(req.return_token_ids),
-        include_usage=include_usage,
-        continuous_usage=include_usage and options is not None and bool(options.continuous_usage_stats),
+    job = new_job(
+        request, service, req, prefix="cmpl", prompts=prompts, params=params, headers=headers, no_output=no_output
     )
     generation = Generation(service, engine, job)
     fmt = CompletionFormat(engine, req)

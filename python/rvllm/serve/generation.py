@@ -1,11 +1,11 @@
-"""One API request while it runs: its prompts in the engine, its choices, and its answer, whole or streamed.
+"""One API request while it runs: its prompts in the engine and its choices.
 
-What differs between completions and chat is behind AnswerFormat.
+What differs between completions and chat is behind AnswerFormat; whole.py and stream.py send the answer.
 """
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,10 +15,9 @@ from aiohttp import web
 from msgspec import UNSET
 
 from rvllm.request import Chunk, SamplingParams, TokenLogprob
-from rvllm.serve.errors import FAILED, JSON, ApiError, as_api_error
 from rvllm.serve.responses import PromptTokensDetails, Response, Usage, encode
-from rvllm.serve.service import Service
-from rvllm.serve.sse import DONE, SseStream, frame
+from rvllm.serve.schema import GenerationRequest
+from rvllm.serve.service import Service, request_id
 
 if TYPE_CHECKING:
     from rvllm.engine import Engine, RequestHandle
@@ -65,12 +64,42 @@ class Job:
     created: int
     model: str
     headers: dict[str, str]
-    priority: int = 0
-    cache_salt: str | None = None
-    no_output: bool = False  # echo with max_tokens 0: the prompt is the answer
-    token_ids: bool = False  # return_token_ids
-    include_usage: bool = False
-    continuous_usage: bool = False
+    priority: int
+    cache_salt: str | None
+    no_output: bool  # echo with max_tokens 0: the prompt is the answer
+    token_ids: bool  # return_token_ids
+    include_usage: bool
+    continuous_usage: bool
+
+
+def new_job(
+    request: web.Request,
+    service: Service,
+    req: GenerationRequest,
+    *,
+    prefix: str,
+    prompts: list[Prompt],
+    params: SamplingParams,
+    headers: dict[str, str],
+    no_output: bool = False,
+) -> Job:
+    """Return the job of a decoded request; `prefix` begins the id of its answer."""
+    options = req.stream_options
+    include_usage = options is not None and bool(options.include_usage)
+    return Job(
+        prompts=prompts,
+        params=params,
+        answer_id=f"{prefix}-{request_id(request, req.request_id)}",
+        created=int(time.time()),
+        model=req.model or service.model_names[0],
+        headers=headers,
+        priority=req.priority or 0,
+        cache_salt=req.cache_salt,
+        no_output=no_output,
+        token_ids=bool(req.return_token_ids),
+        include_usage=include_usage,
+        continuous_usage=include_usage and options is not None and bool(options.continuous_usage_stats),
+    )
 
 
 class AnswerFormat(Protocol):
@@ -187,173 +216,3 @@ class Generation:
                 **fields,
             )
         )
-
-
-# ---- whole answers -------------------------------------------------------------------------------------
-
-
-async def answer(generation: Generation, fmt: AnswerFormat) -> web.Response:
-    """Run a generation and return its whole answer. Cancels it when the client goes away."""
-    job = generation.job
-    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    metrics = generation.service.metrics
-    last: dict[int, float | None] = {}
-
-    def on_update(first: int, handle: RequestHandle, chunks: list[Chunk]) -> None:
-        if metrics is not None:
-            last[first] = metrics.update(handle, chunks, last.get(first))
-        for chunk in chunks:
-            choice = generation.choices[first + chunk.index]
-            choice.count(chunk)
-            choice.text.append(chunk.text)
-            choice.token_ids += chunk.token_ids
-            if chunk.logprobs:
-                choice.logprobs += chunk.logprobs
-        if handle.finished:
-            generation.n_left -= 1
-            generation.ended(first, handle)
-            if not generation.n_left and not done.done():
-                done.set_result(None)
-
-    try:
-        generation.submit(on_update)
-        await done
-    finally:
-        generation.cancel()
-    for choice in generation.choices:
-        if choice.finish_reason in FAILED:
-            raise ApiError(*FAILED[choice.finish_reason])
-    if job.no_output:
-        _drop_output(generation.choices)
-    n = job.params.n
-    body = generation.response(
-        fmt.object,
-        [fmt.choice(c, generation.handles[c.index // n]) for c in generation.choices],
-        usage=generation.usage(),
-        metrics=generation.request_metrics(),
-        **fmt.top_level(generation.handles[0], job.prompts[0]),
-    )
-    return web.Response(body=body, content_type=JSON, headers=job.headers)
-
-
-def _drop_output(choices: list[Choice]) -> None:
-    for choice in choices:
-        choice.text, choice.token_ids, choice.logprobs = [], [], []
-        choice.finish_reason, choice.stop_reason = "length", None
-
-
-# ---- streams -------------------------------------------------------------------------------------------
-
-
-class Stream:
-    """Turns updates into events. A plain piece of text is two byte strings around its JSON, made once per choice."""
-
-    def __init__(self, generation: Generation, fmt: AnswerFormat, out: SseStream):
-        self.generation = generation
-        self.fmt = fmt
-        self.out = out
-        job = generation.job
-        self._metrics = generation.service.metrics
-        self._last: list[float | None] = [None] * len(job.prompts)
-        self._n = job.params.n
-        self._detailed = job.token_ids or job.continuous_usage or job.no_output or fmt.with_logprobs
-        self._ended = False
-        self._halves: dict[int, tuple[bytes, bytes]] = {}
-
-    def _split(self, choice: Choice) -> tuple[bytes, bytes]:
-        """Return what stands before and behind the JSON string of a text in a plain event."""
-        mark = "\x00text\x00"
-        whole = frame(self._chunk_json(self.fmt.chunk(choice, Chunk(choice.index, mark, []))))
-        head, _, tail = whole.rpartition(encode(mark))
-        return head, tail
-
-    def _chunk_json(self, rendered: Any, last: bool = False, **fields: Any) -> bytes:
-        job = self.generation.job
-        if job.continuous_usage:
-            fields["usage"] = self.generation.usage()
-        elif job.include_usage:
-            fields["usage"] = None
-        elif last:
-            fields["metrics"] = self.generation.request_metrics()
-        return self.generation.response(self.fmt.chunk_object, [rendered], **fields)
-
-    def on_update(self, first: int, handle: RequestHandle, chunks: list[Chunk]) -> None:
-        """Write everything new about one prompt at once."""
-        if self._ended or self.out.closed:
-            return
-        events: list[bytes] = []
-        try:
-            self._render(first, handle, chunks, events)
-        except Exception as e:
-            events += (frame(as_api_error(e).body()), DONE)
-            self._ended = True
-        if events:
-            self.out.send(b"".join(events))
-        if self._ended:
-            self.out.finish()
-
-    def _render(self, first: int, handle: RequestHandle, chunks: list[Chunk], events: list[bytes]) -> None:
-        generation = self.generation
-        if self._metrics is not None:
-            number = first // self._n
-            self._last[number] = self._metrics.update(handle, chunks, self._last[number])
-        if handle.finished:
-            generation.n_left -= 1
-        for chunk in chunks:
-            choice = generation.choices[first + chunk.index]
-            if not choice.opened:
-                self._open(choice, handle, events)
-            choice.count(chunk)
-            if chunk.finish_reason is not None or self._detailed:
-                if chunk.finish_reason in FAILED:
-                    raise ApiError(*FAILED[chunk.finish_reason])
-                self._detail(choice, chunk, events)
-            elif chunk.text:
-                head, tail = self._halves[choice.index]
-                events.append(head + encode(chunk.text) + tail)
-        if handle.finished:
-            generation.ended(first, handle)
-            if not generation.n_left:
-                self._close(events)
-
-    def _open(self, choice: Choice, handle: RequestHandle, events: list[bytes]) -> None:
-        choice.opened = True
-        if not self._detailed:
-            self._halves[choice.index] = self._split(choice)
-        rendered = self.fmt.opening(choice, handle)
-        if rendered is not None:
-            fields = self.fmt.top_level(handle, choice.prompt) if choice.index == 0 else {}
-            events.append(frame(self._chunk_json(rendered, **fields)))
-
-    def _detail(self, choice: Choice, chunk: Chunk, events: list[bytes]) -> None:
-        job = self.generation.job
-        if job.no_output:
-            if chunk.finish_reason is None:
-                return
-            chunk = Chunk(chunk.index, "", [], None, "length")
-        last = chunk.finish_reason is not None and not self.generation.n_left
-        events.append(frame(self._chunk_json(self.fmt.chunk(choice, chunk), last=last)))
-        choice.n_chars += len(chunk.text)
-
-    def _close(self, events: list[bytes]) -> None:
-        generation = self.generation
-        if generation.job.include_usage:
-            body = generation.response(
-                self.fmt.chunk_object, [], usage=generation.usage(), metrics=generation.request_metrics()
-            )
-            events.append(frame(body))
-        events.append(DONE)
-        self._ended = True
-
-
-async def stream(request: web.Request, generation: Generation, fmt: AnswerFormat) -> web.StreamResponse:
-    """Run a generation and stream it. Cancels it when the client goes away or reads too slowly."""
-    out = SseStream(request, generation.job.headers, generation.service.options.max_unsent_bytes)
-    writer = Stream(generation, fmt, out)
-    try:
-        generation.submit(writer.on_update)
-        await out.start()
-        await out.wait()
-    finally:
-        generation.cancel()
-    return out.response

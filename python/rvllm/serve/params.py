@@ -46,6 +46,8 @@ def sampling_params(
             value = defaults.get(name)
         if value is not None:
             fields[name] = value
+    if req.seed == -1:  # as in the reference: a fresh one
+        fields["seed"] = None
     if req.stop is not None:
         fields["stop"] = [req.stop] if isinstance(req.stop, str) else req.stop
     return SamplingParams(max_tokens=max_tokens, logprobs=logprobs, prompt_logprobs=prompt_logprobs, **fields)

@@ -41,16 +41,17 @@ def run(config: EngineConfig, options: ServeOptions, after_ready: Callable[[str]
     logging.basicConfig(
         level=options.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(serve(config, options, after_ready))
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """Return a loop of uvloop, or of asyncio where that is not installed."""
     try:
         import uvloop
     except ImportError:
-        return None
-    return uvloop.new_event_loop
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
 
 
 async def serve(config: EngineConfig, options: ServeOptions, after_ready: Callable[[str], None] | None = None) -> int:
