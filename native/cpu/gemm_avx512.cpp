@@ -1,7 +1,4 @@
 // GEMM kernels for AVX512 without bfloat16 products: 14 rows x 32 columns in 28 registers.
-// GCC 12 takes the undefined operand inside its own intrinsics for a mistake (its bug 105593).
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC diagnostic ignored "-Wuninitialized"
 #include <immintrin.h>
 
 #include "gemm_micro.h"

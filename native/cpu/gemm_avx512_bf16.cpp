@@ -1,8 +1,5 @@
 // GEMM kernels with vdpbf16ps: activations are rounded to bfloat16 when they are packed, and each
 // instruction adds the products of two k to 16 sums. 14 rows x 32 columns in 28 registers.
-// GCC 12 takes the undefined operand inside its own intrinsics for a mistake (its bug 105593).
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC diagnostic ignored "-Wuninitialized"
 #include <immintrin.h>
 
 #include "gemm_micro.h"

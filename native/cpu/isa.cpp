@@ -8,6 +8,10 @@
 #include <cstdlib>
 #include <cstring>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace rvllm {
 
 namespace {
@@ -17,8 +21,10 @@ constexpr const char* kNames[] = {"generic", "avx2", "avx512", "avx512_bf16"};
 Isa of_machine() {
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") ||
-        !__builtin_cpu_supports("f16c") || !__builtin_cpu_supports("bmi2")) {
+    unsigned eax, ebx, ecx = 0, edx;
+    const bool f16c = __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);  // no name for it in clang 14
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !f16c ||
+        !__builtin_cpu_supports("bmi2")) {
         return Isa::generic;
     }
     if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||

@@ -9,7 +9,7 @@
 
 namespace rvllm {
 
-class ThreadPool;
+struct ThreadPool;
 
 // n_threads <= 0: as many as the affinity mask and the cgroup quota allow.
 ThreadPool* pool_create(int n_threads);

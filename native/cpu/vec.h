@@ -10,11 +10,6 @@
 
 #include "half.h"
 
-#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ < 13
-// GCC 12 takes the don't-care operands inside its own intrinsics for mistakes (its bug 105593).
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
 #if defined(__AVX2__)
 #include <immintrin.h>
 #elif defined(__aarch64__)

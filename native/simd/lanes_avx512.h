@@ -1,6 +1,5 @@
 // Sixteen virtual lanes as one AVX512 register. Same operations as lanes_portable.h.
 #pragma once
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12's own intrinsics (PR 105593)
 #include <immintrin.h>
 
 #include <cstdint>
