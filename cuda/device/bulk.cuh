@@ -1,0 +1,58 @@
+// The bulk copy engine (sm_90): one thread moves whole chunks to shared memory, an mbarrier counts
+// the bytes that have arrived.
+#pragma once
+#include <cuda.h>
+
+#include <cstdint>
+
+namespace rvllm::cuda {
+
+// L2 policy for data that is read once per step.
+__device__ __forceinline__ uint64_t policy_evict_first() {
+    uint64_t policy;
+    asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    return policy;
+}
+
+// `bytes` contiguous bytes, a multiple of 16, both addresses aligned to 16.
+__device__ __forceinline__ void bulk_load(uint32_t dst, const void* src, uint32_t bytes, uint32_t bar,
+                                          uint64_t policy) {
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, "
+        "[%3], %4;" ::"r"(dst),
+        "l"(src), "r"(bytes), "r"(bar), "l"(policy)
+        : "memory");
+}
+
+// Starts bringing `bytes` bytes into L2.
+__device__ __forceinline__ void bulk_prefetch(const void* src, uint32_t bytes) {
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(src), "r"(bytes) : "memory");
+}
+
+// The box of a 2-D tensor map whose first element is (x, y); x is the contiguous dimension.
+__device__ __forceinline__ void tensor_load(uint32_t dst, const CUtensorMap* map, int x, int y,
+                                            uint32_t bar) {
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], "
+        "[%4];" ::"r"(dst),
+        "l"(map), "r"(x), "r"(y), "r"(bar)
+        : "memory");
+}
+
+// The same into every CTA of the cluster whose bit is set, at the same offsets; each CTA's own
+// barrier at `bar`'s offset counts the bytes.
+__device__ __forceinline__ void tensor_load_multicast(uint32_t dst, const CUtensorMap* map, int x, int y,
+                                                      uint32_t bar, uint16_t ctas) {
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
+        "[%0], [%1, "
+        "{%2, %3}], [%4], %5;" ::"r"(dst),
+        "l"(map), "r"(x), "r"(y), "r"(bar), "h"(ctas)
+        : "memory");
+}
+
+__device__ __forceinline__ void tensor_map_prefetch(const CUtensorMap* map) {
+    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
+}  // namespace rvllm::cuda

@@ -1,0 +1,38 @@
+// Clusters of CTAs (sm_90): rank, barrier, and reads of another CTA's shared memory.
+#pragma once
+#include <cstdint>
+
+namespace rvllm::cuda {
+
+__device__ __forceinline__ uint32_t cluster_rank() {
+    uint32_t r;
+    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
+    return r;
+}
+
+__device__ __forceinline__ uint32_t cluster_size() {
+    uint32_t r;
+    asm volatile("mov.u32 %0, %%cluster_nctarank;" : "=r"(r));
+    return r;
+}
+
+// All threads of all CTAs meet; shared memory written before is visible to the cluster after.
+__device__ __forceinline__ void cluster_sync() {
+    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
+                     : "memory");
+}
+
+// Four floats at `address` (an own shared-memory address) of CTA `rank`.
+__device__ __forceinline__ float4 cluster_load(uint32_t address, uint32_t rank) {
+    float4 v;
+    asm volatile(
+        "{\n.reg .b32 a;\n"
+        "mapa.shared::cluster.u32 a, %4, %5;\n"
+        "ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [a];\n}"
+        : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+        : "r"(address), "r"(rank)
+        : "memory");
+    return v;
+}
+
+}  // namespace rvllm::cuda

@@ -1,0 +1,51 @@
+// The resident layout of a weight [N, K] of 16-bit elements; one layout serves every kernel.
+//
+// Rows are cut into blocks of 128, columns into chunks of 64 (both padded with zeros). A tile of
+// 128 x 64 is 16 KB, stored as the image a 128-byte-swizzled shared-memory tile has: row r at
+// r * 128 bytes, its eight 16-byte pieces permuted by XOR with r % 8. So one bulk copy brings in a
+// tile that wgmma descriptors and ldmatrix read as it is. Tiles of a row block follow each other
+// along K. A merged gate and up projection interleaves their rows in groups of 8, so that the
+// thread that holds a gate value holds its up value too.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#ifdef __CUDACC__
+#define RVLLM_HD __host__ __device__ __forceinline__
+#else
+#define RVLLM_HD inline
+#endif
+
+namespace rvllm::cuda {
+
+constexpr int kBlockRows = 128;  // rows of a tile
+constexpr int kChunk = 64;       // columns of a tile
+constexpr int kTileBytes = kBlockRows * kChunk * 2;
+
+enum class RowOrder : uint8_t {
+    plain,
+    gate_up,  // rows [0, N/2) are the gate, the rest the up projection; stored in groups of 8 and 8
+};
+
+RVLLM_HD int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+RVLLM_HD int64_t row_blocks(int64_t n) { return ceil_div(n, kBlockRows); }
+RVLLM_HD int64_t k_chunks(int64_t k) { return ceil_div(k, kChunk); }
+RVLLM_HD size_t packed_bytes(int64_t n, int64_t k) {
+    return (size_t)(row_blocks(n) * k_chunks(k)) * kTileBytes;
+}
+
+// Where row `row` of the model's weight lies among the stored rows.
+RVLLM_HD int64_t stored_row(RowOrder order, int64_t row, int64_t n) {
+    if (order == RowOrder::plain) return row;
+    const int64_t half = n / 2, i = row < half ? row : row - half;
+    return i / 8 * 16 + i % 8 + (row < half ? 0 : 8);
+}
+
+// Byte offset of the 16-byte piece that holds columns [8 * piece, 8 * piece + 8) of a stored row.
+RVLLM_HD size_t piece_offset(int64_t stored, int64_t piece, int64_t k) {
+    const int64_t block = stored / kBlockRows, r = stored % kBlockRows, chunk = piece / 8, p = piece % 8;
+    return (size_t)(block * k_chunks(k) + chunk) * kTileBytes + (size_t)(r * 128 + ((p ^ (r & 7)) << 4));
+}
+
+}  // namespace rvllm::cuda

@@ -1,0 +1,140 @@
+// launch_linear: parameters, tensor map of the tokens, and the instantiation for desc's tile.
+#include "gemm/linear.h"
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <algorithm>
+
+#include "gemm/layout.h"
+#include "gemm/tile.h"
+#ifdef RVLLM_CUDA_SM90
+#include "gemm/split.h"
+#include "gemm/wide.h"
+#endif
+
+namespace rvllm::cuda {
+namespace {
+
+constexpr size_t kFlagBytes = 4096;  // one flag per CTA of linear_wide_kernel
+
+LinearParams params_of(const LinearDesc& desc, const LinearArgs& a, void* workspace) {
+    LinearParams p = {};
+    p.weight = static_cast<const uint8_t*>(a.weight);
+    p.x = a.x;
+    p.bias = a.bias;
+    p.residual = a.residual;
+    p.y = a.y;
+    p.flags = static_cast<int32_t*>(workspace);
+    p.workspace = static_cast<char*>(workspace) + kFlagBytes;
+    p.x_stride = a.x_stride;
+    p.residual_stride = a.residual_stride;
+    p.y_stride = a.y_stride;
+    p.m = a.m;
+    p.n = a.n;
+    p.k = a.k;
+    p.trigger = desc.trigger;
+    p.n_stages = desc.n_stages;
+    p.act = a.act;
+    p.out = a.out;
+    auto aligned = [](const void* base, int64_t stride, size_t bytes) {
+        return (uintptr_t)base % (4 * bytes) == 0 && stride % 4 == 0;
+    };
+    p.vector = aligned(a.y, a.y_stride, dtype_bytes(a.out)) && aligned(a.residual, a.residual_stride, 2);
+    return p;
+}
+
+#ifdef RVLLM_CUDA_SM90
+using EncodeTiled = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
+                                 const cuuint64_t*, const cuuint32_t*, const cuuint32_t*,
+                                 CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion,
+                                 CUtensorMapFloatOOBfill);
+
+EncodeTiled encode_tiled() {
+    static const EncodeTiled fn = [] {
+        void* p = nullptr;
+        cudaDriverEntryPointQueryResult result;
+        const cudaError_t e =
+            cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &p, 12000, cudaEnableDefault, &result);
+        return e == cudaSuccess && result == cudaDriverEntryPointSuccess ? reinterpret_cast<EncodeTiled>(p)
+                                                                         : nullptr;
+    }();
+    return fn;
+}
+
+// Boxes of `rows` tokens by one chunk, swizzled as the kernels expect; zeros outside of [m, k].
+cudaError_t map_tokens(CUtensorMap* map, const LinearArgs& a, DType dtype, int rows) {
+    const EncodeTiled encode = encode_tiled();
+    if (!encode) return cudaErrorNotSupported;
+    const cuuint64_t size[2] = {(cuuint64_t)a.k, (cuuint64_t)a.m}, stride[1] = {(cuuint64_t)a.x_stride * 2};
+    const cuuint32_t box[2] = {kChunk, (cuuint32_t)rows}, step[2] = {1, 1};
+    const CUresult r = encode(
+        map, dtype == DType::f16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2,
+        const_cast<void*>(a.x), size, stride, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
+        CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    return r == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+template <typename T>
+cudaError_t launch_hopper(const LinearDesc& d, const CUtensorMap& map, const LinearParams& p,
+                          cudaStream_t stream, bool pdl) {
+    const bool split = d.kernel == LinearKernel::split;
+    switch (d.tokens) {
+#define RVLLM_CASE(n) \
+    case n:           \
+        return split ? launch_split<T, n>(d, map, p, stream, pdl) : launch_wide<T, n>(d, map, p, stream, pdl);
+        RVLLM_CASE(8)
+        RVLLM_CASE(16)
+        RVLLM_CASE(32)
+        RVLLM_CASE(64)
+        RVLLM_CASE(128)
+        RVLLM_CASE(256)
+#undef RVLLM_CASE
+        case 192: return split ? cudaErrorInvalidValue : launch_wide<T, 192>(d, map, p, stream, pdl);
+        default: return cudaErrorInvalidValue;
+    }
+}
+#endif
+
+cudaError_t launch_slice(const LinearDesc& desc, const LinearArgs& args, void* workspace, cudaStream_t stream,
+                         bool pdl) {
+    const LinearParams p = params_of(desc, args, workspace);
+    const bool half = desc.dtype == DType::f16;
+    if (desc.kernel == LinearKernel::tile)
+        return half ? launch_tile<__half>(p, stream, pdl) : launch_tile<__nv_bfloat16>(p, stream, pdl);
+#ifdef RVLLM_CUDA_SM90
+    if (desc.kernel == LinearKernel::split || desc.kernel == LinearKernel::wide) {
+        CUtensorMap map;
+        const cudaError_t e = map_tokens(&map, args, desc.dtype, desc.tokens / desc.sharing);
+        if (e != cudaSuccess) return e;
+        return half ? launch_hopper<__half>(desc, map, p, stream, pdl)
+                    : launch_hopper<__nv_bfloat16>(desc, map, p, stream, pdl);
+    }
+#endif
+    return cudaErrorNotSupported;
+}
+
+}  // namespace
+
+size_t linear_workspace_bytes(const Device& device) {
+    return kFlagBytes + (size_t)device.n_sms * kSliceTokens * kBlockRows * sizeof(float);
+}
+
+cudaError_t launch_linear(const LinearDesc& desc, const LinearArgs& args, void* workspace,
+                          cudaStream_t stream, bool pdl) {
+    if (args.act == Act::silu_mul && args.n % 16) return cudaErrorInvalidValue;
+    if (args.k % 8 || args.x_stride % 8 || (uintptr_t)args.x % 16) return cudaErrorInvalidValue;
+    for (int32_t first = 0; first < args.m; first += desc.slice) {
+        LinearArgs slice = args;
+        slice.m = std::min(args.m - first, desc.slice);
+        slice.x = static_cast<const char*>(args.x) + first * args.x_stride * 2;
+        if (args.residual)
+            slice.residual = static_cast<const char*>(args.residual) + first * args.residual_stride * 2;
+        slice.y = static_cast<char*>(args.y) + first * args.y_stride * (int64_t)dtype_bytes(args.out);
+        const cudaError_t e = launch_slice(desc, slice, workspace, stream, pdl);
+        if (e != cudaSuccess) return e;
+    }
+    return cudaSuccess;
+}
+
+}  // namespace rvllm::cuda

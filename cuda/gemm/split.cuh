@@ -1,0 +1,177 @@
+// linear_split_kernel (sm_90a): y = x @ weight^T for few tokens, bound by reading the weights.
+//
+// The CTAs of a cluster divide the K of 128 weight rows (or of several row blocks, which then share
+// the tokens by multicast). In each, one warp streams tiles of weights and tokens into a ring and
+// two warpgroups multiply, weights on the 64-row side. Sums go to shared memory, then every CTA adds
+// up its share of the features over the cluster, in rank order. The K ranges depend on K and the
+// split only, so a row's bits do not depend on M. Weights arrive before the previous kernel ends.
+#pragma once
+#include "device/bulk.cuh"
+#include "device/cluster.cuh"
+#include "device/mbarrier.cuh"
+#include "device/pdl.cuh"
+#include "device/wgmma.cuh"
+#include "gemm/epilogue.cuh"
+
+namespace rvllm::cuda {
+
+constexpr int kSplitThreads = 288;  // two warpgroups that multiply, one warp that copies
+constexpr int kMaxStages = 12;
+// The sums of a tile lie as [token][128 rows], so far apart that fragments are written and rows are
+// read without bank conflicts.
+constexpr int kSumStride = kBlockRows + 4;
+constexpr int kSplitMaxSmemBytes = 226 * 1024;
+
+// Shared memory: 1 KB of alignment, then the ring; the sums reuse the ring.
+inline int split_smem_bytes(int tokens, int n_stages) {
+    const int ring = n_stages * (kTileBytes + tokens * 128), sums = tokens * kSumStride * 4;
+    return 1024 + (ring > sums ? ring : sums);
+}
+
+template <typename T, int Tokens>
+__global__ void __launch_bounds__(kSplitThreads)
+    linear_split_kernel(const __grid_constant__ CUtensorMap x_map, const __grid_constant__ LinearParams p) {
+    constexpr uint32_t kTokenBytes = Tokens * 128;
+    extern __shared__ uint8_t smem_raw[];
+    __shared__ __align__(8) uint64_t full[kMaxStages], empty[kMaxStages];
+
+    const uint32_t base = (smem_ptr(smem_raw) + 1023) & ~1023u;
+    float* sums = reinterpret_cast<float*>(smem_raw + (base - smem_ptr(smem_raw)));
+    const int n_stages = p.n_stages, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const uint32_t weights = base, tokens = base + n_stages * kTileBytes;
+    const int block = blockIdx.y, token0 = blockIdx.z * Tokens;
+    // The cluster is n_ranks shares of K times n_sharing row blocks.
+    const int chunks = (int)k_chunks(p.k), n_ranks = gridDim.x, rank = blockIdx.x;
+    const int n_sharing = cluster_size() / n_ranks, part = cluster_rank() / n_ranks;
+    const int c0 = chunks * rank / n_ranks, n = chunks * (rank + 1) / n_ranks - c0;
+
+    if (threadIdx.x == 0) {
+        for (int s = 0; s < n_stages; ++s) {
+            mbarrier_init(smem_ptr(&full[s]), 1);
+            mbarrier_init(smem_ptr(&empty[s]), 8 * n_sharing);
+        }
+        mbarrier_init_fence();
+    }
+    const uint8_t* w = p.weight + (size_t)(block * chunks + c0) * kTileBytes;
+    const uint64_t policy = policy_evict_first();
+    const int ahead = min(n, n_stages);
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < ahead; ++i) {
+            mbarrier_expect(smem_ptr(&full[i]), kTileBytes + kTokenBytes);
+            bulk_load(weights + i * kTileBytes, w + (size_t)i * kTileBytes, kTileBytes, smem_ptr(&full[i]),
+                      policy);
+        }
+        if (p.trigger >= n - ahead) pdl_launch_dependents();
+    }
+    __syncwarp();
+    if (n_sharing > 1) {
+        cluster_sync();
+    } else {
+        __syncthreads();
+    }
+
+    if (warp == 8) {
+        if (lane == 0) {
+            // Each of the CTAs that share the tokens brings in its part of them for all.
+            const uint32_t part_bytes = kTokenBytes / n_sharing;
+            const int part_token = token0 + part * (Tokens / n_sharing);
+            uint32_t sharing = 0;
+            for (int j = 0; j < n_sharing; ++j) sharing |= 1u << (j * n_ranks + rank);
+            auto load_tokens = [&](int slot, int i) {
+                const uint32_t dst = tokens + slot * kTokenBytes + part * part_bytes,
+                               bar = smem_ptr(&full[slot]);
+                if (n_sharing > 1) {
+                    tensor_load_multicast(dst, &x_map, (c0 + i) * kChunk, part_token, bar, (uint16_t)sharing);
+                } else {
+                    tensor_load(dst, &x_map, (c0 + i) * kChunk, part_token, bar);
+                }
+            };
+            pdl_wait();
+            for (int i = 0; i < ahead; ++i) load_tokens(i, i);
+            RingPosition at;
+            for (int i = ahead; i < n; ++i) {
+                mbarrier_wait(smem_ptr(&empty[at.slot]), at.parity);
+                const uint32_t bar = smem_ptr(&full[at.slot]);
+                mbarrier_expect(bar, kTileBytes + kTokenBytes);
+                bulk_load(weights + at.slot * kTileBytes, w + (size_t)i * kTileBytes, kTileBytes, bar,
+                          policy);
+                load_tokens(at.slot, i);
+                if (i + 1 + p.trigger == n) pdl_launch_dependents();
+                at.advance(n_stages);
+            }
+        }
+    } else {
+        float acc[Tokens / 2] = {};
+        RingPosition at;
+        for (int i = 0; i < n; ++i) {
+            mbarrier_wait(smem_ptr(&full[at.slot]), at.parity);
+            const uint64_t a = wgmma_descriptor(weights + at.slot * kTileBytes + warp / 4 * (kTileBytes / 2));
+            const uint64_t b = wgmma_descriptor(tokens + at.slot * kTokenBytes);
+            wgmma_fence();
+#pragma unroll
+            for (int k = 0; k < kChunk / 16; ++k) Wgmma<T, Tokens>::run(acc, a + 2 * k, b + 2 * k);
+            wgmma_commit();
+            wgmma_wait<1>();
+            if (i > 0) {
+                const uint32_t bar = smem_ptr(&empty[(at.slot ? at.slot : n_stages) - 1]);
+                if (n_sharing == 1) {
+                    if (lane == 0) mbarrier_arrive(bar);
+                } else if (lane < n_sharing) {
+                    mbarrier_arrive_at(bar, lane * n_ranks + rank);
+                }
+            }
+            at.advance(n_stages);
+        }
+        wgmma_wait<0>();
+        asm volatile("bar.sync 1, 256;" ::: "memory");  // the ring is read no more
+        const int row = warp * 16 + lane / 4, column = lane % 4 * 2;
+#pragma unroll
+        for (int j = 0; j < Tokens / 8; ++j)
+#pragma unroll
+            for (int e = 0; e < 4; ++e)
+                sums[(j * 8 + column + e % 2) * kSumStride + row + e / 2 * 8] = acc[j * 4 + e];
+    }
+
+    if (n_ranks > 1) {
+        __syncwarp();
+        cluster_sync();
+    } else {
+        __syncthreads();
+    }
+    if (warp < 8) {
+        pdl_wait();
+        const int units = epilogue_units(p.act), total = min(Tokens, p.m - token0) * units;
+        const int first = total * rank / n_ranks, end = total * (rank + 1) / n_ranks;
+        auto sum = [&](int token, int r) {
+            const float* at = sums + token * kSumStride + r;
+            if (n_ranks == 1) return *reinterpret_cast<const float4*>(at);
+            const uint32_t address = smem_ptr(at);
+            float4 v = make_float4(0, 0, 0, 0);
+#pragma unroll 4
+            for (int s = 0; s < n_ranks; ++s) v = v + cluster_load(address, part * n_ranks + s);
+            return v;
+        };
+        // Several units at a time, to have more reads of other CTAs in flight.
+        constexpr int kAtOnce = Tokens >= 64 ? 4 : 1;
+        for (int i0 = first + threadIdx.x; i0 < end; i0 += 256 * kAtOnce) {
+            float4 v[kAtOnce], up[kAtOnce];
+#pragma unroll
+            for (int u = 0; u < kAtOnce; ++u) {
+                const int i = min(i0 + u * 256, end - 1), row = unit_row(p.act, i % units);
+                v[u] = sum(i / units, row);
+                if (p.act == Act::silu_mul) up[u] = sum(i / units, row + 8);
+            }
+#pragma unroll
+            for (int u = 0; u < kAtOnce; ++u) {
+                const int i = i0 + u * 256;
+                if (i < end) UnitEpilogue<T>(p, block, i % units).finish(token0 + i / units, v[u], up[u]);
+            }
+        }
+    }
+    if (n_ranks * n_sharing > 1) {  // nobody leaves while its shared memory is in use elsewhere
+        __syncwarp();
+        cluster_sync();
+    }
+}
+
+}  // namespace rvllm::cuda
