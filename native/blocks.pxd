@@ -38,7 +38,7 @@ cdef class BlockManager:
     cdef int32_t n_for(self, int64_t n_tokens) noexcept nogil
 
     cdef int32_t lookup(self, const Sequence* s, int32_t max_tokens, int32_t* found) noexcept nogil
-    cdef bint can_admit(self, const int32_t* found, int32_t n_found, int32_t n_total) noexcept nogil
+    cdef int32_t n_needed(self, const int32_t* found, int32_t n_found, int32_t n_total) noexcept nogil
     cdef void admit(self, Sequence* s, const int32_t* found, int32_t n_found, int32_t n_total) noexcept nogil
     cdef bint needs_block(self, const Sequence* s, int32_t position) noexcept nogil
     cdef int32_t extend(self, Sequence* s, int32_t position) noexcept nogil

@@ -71,16 +71,16 @@ cdef class BlockManager:
             return 0
         return self.cache.lookup(s.request.extras_hash, s.tokens.data(), max_tokens / self.block_size, found)
 
-    cdef bint can_admit(self, const int32_t* found, int32_t n_found, int32_t n_total) noexcept nogil:
-        """Whether a table of n_total blocks, beginning with the found ones, can be made now."""
+    cdef int32_t n_needed(self, const int32_t* found, int32_t n_found, int32_t n_total) noexcept nogil:
+        """Free blocks that a table of n_total takes, which begins with the found ones."""
         cdef int32_t i
         cdef int32_t n = n_total - n_found
         for i in range(n_found):
             n += self.blocks[found[i]].n_refs == 0
-        return n <= self.n_free()
+        return n
 
     cdef void admit(self, Sequence* s, const int32_t* found, int32_t n_found, int32_t n_total) noexcept nogil:
-        """Give a sequence without blocks a table of n_total; the found ones count as hashed."""
+        """Give a sequence without blocks a table of n_total that begins with the found ones; n_needed() are free."""
         cdef int32_t i, _i
         for i in range(n_found):
             self.share(found[i])

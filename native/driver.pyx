@@ -87,7 +87,8 @@ cdef class BlockDriver:
     def can_admit(self, number) -> bool:
         cdef Sequence* s = self.sequence(number)
         cdef vector[int32_t] found = self.lookup(number)
-        return self.blocks.can_admit(found.data(), <int32_t> found.size(), self.blocks.n_for(s.tokens.size()))
+        cdef int32_t n = self.blocks.n_needed(found.data(), <int32_t> found.size(), self.blocks.n_for(s.tokens.size()))
+        return n <= self.blocks.n_free()
 
     def admit(self, number) -> int:
         """Give the sequence all its blocks; return how many of them were cached."""

@@ -75,7 +75,7 @@ cdef class Scheduler:
     cdef int32_t n_reserved          # of these, kept for choices that have not forked yet
     cdef int32_t* found              # [blocks of max_model_len] what lookup() returns
     cdef Sequence* blocked           # head of `waiting` that lacked blocks ...
-    cdef int32_t blocked_need        # ... and the free blocks it waits for
+    cdef int32_t blocked_need        # ... and how many it needs
 
     # Steps in flight: their ids are completed + 1 .. step_id.
     cdef uint64_t step_id

@@ -378,22 +378,23 @@ cdef class Scheduler:
         A newcomer leaves one block to each sequence that may still ask for one, lest it be preempted at once.
         """
         cdef Sequence* s
-        cdef int32_t n_slots, n_found, n_total, n
+        cdef int32_t n_slots, n_found, n_total, n_needed, n
         cdef int32_t n_spare = -1
         while self.waiting.size() and step.n_tokens < self.max_num_batched_tokens:
             s = self.waiting.top()
             n_slots = s.request.params.n if will_fork(s) else 1
             if s.releasing or n_slots > self.n_free_slots - self.n_reserved:
                 return
-            if s == self.blocked and self.n_running and self.blocks.n_free() < self.blocked_need:
-                return
-            n_found = self.blocks.lookup(s, reusable_len(s), self.found)
-            n_total = self.blocks.n_for(s.tokens.size())
             if n_spare < 0:
                 n_spare = self.n_growing()
-            if not self.blocks.can_admit(self.found, n_found, n_total + n_spare):
+            if s == self.blocked and self.n_running and self.blocks.n_free() < self.blocked_need + n_spare:
+                return  # without another look-up
+            n_found = self.blocks.lookup(s, reusable_len(s), self.found)
+            n_total = self.blocks.n_for(s.tokens.size())
+            n_needed = self.blocks.n_needed(self.found, n_found, n_total)
+            if self.blocks.n_free() < n_needed + n_spare:
                 self.blocked = s
-                self.blocked_need = n_total - n_found + n_spare
+                self.blocked_need = n_needed
                 return
             n = self.chunk_of(s, n_found * self.blocks.block_size, step)
             if n == 0:

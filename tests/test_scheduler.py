@@ -416,6 +416,13 @@ def test_a_newcomer_leaves_the_blocks_that_decodes_need_next():
     assert e.scheduler.n_preemptions == 1  # three times four is more than there are
 
 
+def test_newcomers_leave_blocks_to_each_other():
+    e = FakeEngine(n_blocks=4)
+    ids = [e.add([k] * 4, max_tokens=8, ignore_eos=True) for k in range(1, 5)]
+    assert e.step()["seqs"] == [(ids[0], 0), (ids[1], 0)]
+    e.run()
+
+
 def test_a_newcomer_gets_blocks_that_nobody_will_need():
     e = FakeEngine(n_blocks=9, max_num_seqs=4)
     decoding(e, 3, length=5, max_tokens=4)  # two blocks each, to the end
