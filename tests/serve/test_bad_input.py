@@ -128,7 +128,7 @@ def test_bodies_that_are_no_request(server, path, body):
 
 
 def test_more_prompts_than_the_queue_takes_are_refused_before_any_work(server):
-    n = server.engine.config.max_num_queued_reqs + 1
+    n = server.engine.config.max_num_queued_reqs + server.engine.loaded.sizes.max_num_seqs + 1
     for prompt in ([[5]] * n, ["a"] * n):
         error = server.post("/v1/completions", {"prompt": prompt, "max_tokens": 1}).error()
         assert error["param"] == "prompt"

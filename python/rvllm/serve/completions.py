@@ -62,11 +62,9 @@ async def _prompts(engine: Engine, req: CompletionRequest, asked: int | None) ->
     tokenizer = engine.tokenizer
     out = []
     prompts = _prompt_list(req.prompt)
-    limit = engine.config.max_num_queued_reqs
+    limit = engine.loaded.sizes.max_num_seqs + engine.config.max_num_queued_reqs
     if len(prompts) > limit:
-        raise ApiError(
-            400, f"prompt holds {len(prompts)} prompts, but the queue of this server takes {limit}", "prompt"
-        )
+        raise ApiError(400, f"prompt holds {len(prompts)} prompts, but this server takes {limit} at once", "prompt")
     for given in prompts:
         text = given if isinstance(given, str) else None
         if isinstance(given, str):
