@@ -33,7 +33,10 @@ cdef extern from "simd/kernels.h" namespace "rvllm" nogil:
                       uint64_t* group_mass)
         uint64_t mass_collect(const float* x, int64_t n, const ExpParams* e, float lo, float guess,
                               const float* lane_max, float* val, int32_t* idx, int64_t* n_collected)
-        void weights(const float* x, int64_t n, const ExpParams* e, uint64_t* w)
+        uint64_t weights(const float* x, int64_t n, const ExpParams* e, uint64_t* w)
+        void histogram(const float* x, const uint64_t* w, int64_t n, float top, float bins_per_unit, uint64_t* hist)
+        int64_t pick_bins(const float* x, int64_t n, float top, float bins_per_unit, int64_t first, int64_t last,
+                          uint64_t* keys)
         void exact_mass(const float* x, int64_t n, const ExpParams* e, float lo, float above, double* total,
                         double* part)
         double exact_weight(float x, const ExpParams* e)

@@ -24,7 +24,7 @@ cdef extern from "<cfloat>" nogil:
     const float FLT_MAX
 
 cdef enum:
-    n_bins = 512
+    n_bins = 512  # kBins
     few = 256  # candidates that are sorted rather than narrowed further
     n_samples = 1024
 
@@ -40,7 +40,6 @@ cdef struct Select:
     ExpParams e
     float bottom       # no candidate is below it
     int64_t n_cand     # candidates in s.val, s.idx: all that stay are among them; -1: not collected
-    cbool weighed      # s.w holds their weights
     Cut cut
 
 
@@ -59,16 +58,40 @@ cdef inline int64_t bin_of(float value, float top, float scale) noexcept nogil:
     return <int64_t>b if b < n_bins - 1 else n_bins - 1
 
 
-cdef int64_t narrow(const float* val, const uint64_t* w, int64_t n, float top, float bottom, double low, double high,
-                    uint64_t* keys, uint64_t* above) noexcept nogil:
-    """Packs the elements around the border into `keys`, unsorted, and adds the mass before them to `above`.
+# Bins of a histogram around a border: the running mass reaches `low` in the first, `high` in the last.
+cdef struct Border:
+    double low
+    double high
+    uint64_t above  # mass before the first bin
+    int64_t first
+    int64_t last
 
-    The running mass, in order, reaches `low` and `high` within the packed elements. `w` null: each weighs 1.
-    """
+
+cdef void find_border(const uint64_t* hist, Border* b) noexcept nogil:
+    cdef uint64_t sum = b.above
+    cdef int64_t i
+    b.first = b.last = n_bins - 1  # where only rounding keeps the total from reaching the border
+    for i in range(n_bins):
+        if <double>(sum + hist[i]) >= b.low:
+            b.first = i
+            b.above = sum
+            break
+        if i < n_bins - 1:
+            sum += hist[i]
+            b.above = sum
+    for i in range(b.first, n_bins):
+        sum += hist[i]
+        if <double>sum >= b.high:
+            b.last = i
+            break
+
+
+cdef int64_t narrow(const float* val, const uint64_t* w, int64_t n, float top, float bottom, uint64_t* keys,
+                    Border* border) noexcept nogil:
+    """Packs the elements around the border into `keys`, and sorts them. `w` null: each weighs 1."""
     cdef uint64_t hist[n_bins]
-    cdef int64_t i, b, first = -1, last = -1, k = 0
-    cdef uint64_t sum = above[0], before
-    cdef float scale
+    cdef int64_t i, b, k
+    cdef float value, scale
     if n > few and bottom == -FLT_MAX:
         bottom = top
         for i in range(n):
@@ -77,40 +100,12 @@ cdef int64_t narrow(const float* val, const uint64_t* w, int64_t n, float top, f
     scale = n_bins / (top - bottom)
     if n > few and 0 < scale <= FLT_MAX:
         memset(hist, 0, sizeof(hist))
+        K.histogram(val, w, n, top, scale, hist)
+        find_border(hist, border)
+        n = K.pick_bins(val, n, top, scale, border.first, border.last, keys)
+    else:
         for i in range(n):
-            hist[bin_of(val[i], top, scale)] += weight_at(w, i)
-        for b in range(n_bins):
-            before = sum
-            sum += hist[b]
-            if first < 0 and <double>sum >= low:
-                first = b
-                above[0] = before
-            if <double>sum >= high:
-                last = b
-                break
-        if first < 0:  # only rounding keeps the total from reaching the border
-            first = n_bins - 1
-            above[0] = before
-        if last < 0:
-            last = n_bins - 1
-        for i in range(n):
-            b = bin_of(val[i], top, scale)
-            if first <= b <= last:
-                keys[k] = sort_key(val[i], <uint32_t>i)
-                k += 1
-        return k
-    for i in range(n):
-        keys[i] = sort_key(val[i], <uint32_t>i)
-    return n
-
-
-cdef int64_t narrow_keys(const uint64_t* w, uint64_t* keys, int64_t n, double low, double high,
-                         uint64_t* above) noexcept nogil:
-    """Narrows packed elements further while that helps, then sorts them."""
-    cdef uint64_t hist[n_bins]
-    cdef int64_t i, b, k, first, last
-    cdef uint64_t sum, before
-    cdef float value, top, bottom, scale
+            keys[i] = sort_key(val[i], <uint32_t>i)
     while n > few:
         top = bottom = key_value(keys[0])
         for i in range(1, n):
@@ -122,32 +117,16 @@ cdef int64_t narrow_keys(const uint64_t* w, uint64_t* keys, int64_t n, double lo
         if top == bottom:
             return n  # ties: in order of position already
         scale = n_bins / (top - bottom)
-        if not scale <= FLT_MAX or scale == 0:
+        if not 0 < scale <= FLT_MAX:
             break
         memset(hist, 0, sizeof(hist))
         for i in range(n):
             hist[bin_of(key_value(keys[i]), top, scale)] += weight_at(w, position(keys[i]))
-        first = last = -1
-        sum = above[0]
-        before = sum
-        for b in range(n_bins):
-            before = sum
-            sum += hist[b]
-            if first < 0 and <double>sum >= low:
-                first = b
-                above[0] = before
-            if <double>sum >= high:
-                last = b
-                break
-        if first < 0:
-            first = n_bins - 1
-            above[0] = before
-        if last < 0:
-            last = n_bins - 1
+        find_border(hist, border)
         k = 0
         for i in range(n):
             b = bin_of(key_value(keys[i]), top, scale)
-            if first <= b <= last:
+            if border.first <= b <= border.last:
                 keys[k] = keys[i]
                 k += 1
         if k == n:
@@ -157,26 +136,30 @@ cdef int64_t narrow_keys(const uint64_t* w, uint64_t* keys, int64_t n, double lo
     return n
 
 
-cdef void cut_by_count(Select* c, int64_t k, Scratch* s) noexcept nogil:
-    """Keeps the first k candidates and drops the others from the arrays."""
-    cdef uint64_t above = 0
-    cdef int64_t i, n = 0, m
-    cdef uint64_t key
-    if c.n_cand < k:
-        return
-    m = narrow(s.val, NULL, c.n_cand, c.top, c.bottom, <double>k, <double>k, s.keys, &above)
-    if m > few:
-        m = narrow_keys(NULL, s.keys, m, <double>k, <double>k, &above)
-        key = s.keys[k - 1 - <int64_t>above]
-    else:
-        key = nth_key(s.keys, m, k - 1 - <int64_t>above)
+cdef void cut_at(Select* c, uint64_t key, Scratch* s) noexcept nogil:
+    """Cuts after a candidate, and hides those behind the cut from the draw."""
     c.cut.value = c.bottom = key_value(key)
     c.cut.last = s.idx[position(key)]
+    K.mask(s.val, c.n_cand, c.cut.value, position(key))
+
+
+cdef void cut_by_count(Select* c, int64_t k, Scratch* s) noexcept nogil:
+    """Keeps the first k candidates."""
+    cdef Border border
+    if c.n_cand < k:
+        return
+    border.low = border.high = <double>k
+    border.above = 0
+    narrow(s.val, NULL, c.n_cand, c.top, c.bottom, s.keys, &border)
+    cut_at(c, s.keys[k - 1 - <int64_t>border.above], s)
+
+
+cdef void drop_hidden(Select* c, Scratch* s) noexcept nogil:
+    cdef int64_t i, n = 0
     for i in range(c.n_cand):
-        if s.val[i] > c.cut.value or (s.val[i] == c.cut.value and s.idx[i] <= c.cut.last):
-            s.val[n] = s.val[i]
-            s.idx[n] = s.idx[i]
-            n += 1
+        s.val[n] = s.val[i]
+        s.idx[n] = s.idx[i]
+        n += s.val[i] > -INFINITY
     c.n_cand = n
 
 
@@ -186,12 +169,15 @@ cdef void cut_by_mass(Select* c, const float* all_x, int64_t n_all, double p, ui
 
     `all_x`: the elements that make up the total (those >= c.lo), for the sums in float64.
     """
-    cdef uint64_t above = 0, sum
+    cdef Border border
+    cdef uint64_t sum
     cdef int64_t m, i, at_low = -1, at = -1
     cdef double exact_total, exact_sum
-    m = narrow(s.val, s.w, c.n_cand, c.top, c.bottom, low, high, s.keys, &above)
-    m = narrow_keys(s.w, s.keys, m, low, high, &above)
-    sum = above
+    border.low = low
+    border.high = high
+    border.above = 0
+    m = narrow(s.val, s.w, c.n_cand, c.top, c.bottom, s.keys, &border)
+    sum = border.above
     for i in range(m):
         sum += s.w[position(s.keys[i])]
         if at_low < 0 and <double>sum >= low:
@@ -208,8 +194,7 @@ cdef void cut_by_mass(Select* c, const float* all_x, int64_t n_all, double p, ui
             if exact_sum >= p * exact_total:
                 at = i
                 break
-    c.cut.value = key_value(s.keys[at])
-    c.cut.last = s.idx[position(s.keys[at])]
+    cut_at(c, s.keys[at], s)
 
 
 # ---- candidates ----------------------------------------------------------------------------------
@@ -255,11 +240,11 @@ cdef void collect_largest(Select* c, int64_t k, Scratch* s) noexcept nogil:
 
 
 cdef float top_p_guess(const Select* c, double p, Scratch* s) noexcept nogil:
-    """A value above which most likely p of the mass lies: from a sample of the many small ones, and
-    the maxima of 64 elements each for the few large ones."""
+    """A value above which most likely p of the mass lies: from the maxima of 64 elements each for the
+    few large ones, and a sample for the many below the mean of those."""
     cdef double tail[n_bins]
     cdef int64_t m = n_groups(c.n) * kLanes, j, b, stride
-    cdef double total = 0, maxima = 0, sum = 0, budget, factor
+    cdef double total = 0, maxima = 0, sum = 0, budget, factor, large
     cdef float scale = <float>(8 * c.e.c)  # bins of 1/8 octave
     K.weights(s.lane_max, m, &c.e, s.w)
     for j in range(m):
@@ -269,12 +254,13 @@ cdef float top_p_guess(const Select* c, double p, Scratch* s) noexcept nogil:
         memcpy(s.val + j * kLanes, c.x + j * stride, kLanes * sizeof(float))
     K.weights(s.val, n_samples, &c.e, s.w)
     memset(tail, 0, sizeof(tail))
+    large = maxima / m
     for j in range(n_samples):
         if s.val[j] >= c.lo:
             tail[bin_of(s.val[j], c.top, scale)] += <double>s.w[j]
-            total += <double>s.w[j]
+            total += <double>s.w[j] if <double>s.w[j] < large else 0
     factor = <double>c.n / n_samples
-    budget = 0.8 * (1 - p) * max(maxima, 0.7 * total * factor)
+    budget = 0.8 * (1 - p) * (maxima + total * factor)
     b = n_bins - 1
     while b > 0 and (sum + tail[b]) * factor <= budget:
         sum += tail[b]
@@ -289,7 +275,6 @@ cdef void keep_top_p(Select* c, double p, Scratch* s) noexcept nogil:
     cdef float guess = c.lo, bound
     cdef uint64_t total, sum
     cdef double target, error, low, high
-    cdef int64_t i
     if c.n > 4 * n_samples:
         guess = top_p_guess(c, p, s)
     total = K.mass_collect(c.x, c.n, &c.e, c.lo, guess, s.lane_max, s.val, s.idx, &c.n_cand)
@@ -298,10 +283,7 @@ cdef void keep_top_p(Select* c, double p, Scratch* s) noexcept nogil:
     low = target - error
     high = min(target + error, <double>total)
     while True:
-        K.weights(s.val, c.n_cand, &c.e, s.w)
-        sum = 0
-        for i in range(c.n_cand):
-            sum += s.w[i]
+        sum = K.weights(s.val, c.n_cand, &c.e, s.w)
         if guess == c.lo or <double>sum >= high:
             break
         # All below `bound` together weigh less than 1 - p of the total: collect what is above.
@@ -311,7 +293,6 @@ cdef void keep_top_p(Select* c, double p, Scratch* s) noexcept nogil:
             bound -= <float>1e-5 * abs(bound)
         guess = c.lo if guess <= bound or bound < c.lo else bound
         c.n_cand = K.collect(c.x, c.n, guess, s.lane_max, s.val, s.idx)
-    c.weighed = True
     c.bottom = guess
     cut_by_mass(c, c.x, c.n, p, total, low, high, s)
 
@@ -337,16 +318,12 @@ cdef int64_t select(const float* x, int64_t n, const RowParams* p, Scratch* s, S
     c.cut.value = c.lo
     c.cut.last = n
     c.n_cand = -1
-    c.weighed = False
     if 0 < p.top_k < n:
         collect_largest(c, p.top_k, s)
         cut_by_count(c, p.top_k, s)
         if p.top_p < 1:
-            K.weights(s.val, c.n_cand, &c.e, s.w)
-            c.weighed = True
-            total = 0
-            for i in range(c.n_cand):
-                total += s.w[i]
+            drop_hidden(c, s)
+            total = K.weights(s.val, c.n_cand, &c.e, s.w)
             target = p.top_p * <double>total
             error = 2 * c.e.slack * target + c.n_cand + 1
             cut_by_mass(c, s.val, c.n_cand, p.top_p, total, target - error, min(target + error, <double>total), s)
@@ -381,19 +358,6 @@ cdef int64_t walk(const uint64_t* w, int64_t n, uint64_t at) noexcept nogil:
     return n - 1
 
 
-cdef int64_t draw_candidate(const Select* c, uint64_t bits, Scratch* s) noexcept nogil:
-    cdef uint64_t total = 0
-    cdef int64_t i
-    cdef float value = c.cut.value
-    if not c.weighed:
-        K.weights(s.val, c.n_cand, &c.e, s.w)
-    for i in range(c.n_cand):
-        if not (s.val[i] > value or (s.val[i] == value and s.idx[i] <= c.cut.last)):
-            s.w[i] = 0
-        total += s.w[i]
-    return s.idx[walk(s.w, c.n_cand, scale_bits(bits, total))]
-
-
 cdef int64_t group_of(const uint64_t* group_mass, int64_t groups, uint64_t* at) noexcept nogil:
     """Group that holds mass number `at`, which becomes relative to it."""
     cdef int64_t g
@@ -404,13 +368,15 @@ cdef int64_t group_of(const uint64_t* group_mass, int64_t groups, uint64_t* at) 
     return groups - 1
 
 
-cdef int64_t draw_row(const Select* c, uint64_t bits, Scratch* s) noexcept nogil:
-    cdef uint64_t at = scale_bits(bits, K.mass(c.x, c.n, &c.e, c.lo, s.lane_max, s.group_mass))
-    cdef int64_t start = group_of(s.group_mass, n_groups(c.n), &at) * kGroup, i
-    cdef int64_t size = min(kGroup, c.n - start)
-    K.weights(c.x + start, size, &c.e, s.w)
+cdef int64_t draw(const float* x, int64_t n, const ExpParams* e, float lo, const float* lane_max, uint64_t bits,
+                  Scratch* s) noexcept nogil:
+    """Draws among the elements from lo on."""
+    cdef uint64_t at = scale_bits(bits, K.mass(x, n, e, lo, lane_max, s.group_mass))
+    cdef int64_t start = group_of(s.group_mass, n_groups(n), &at) * kGroup, i
+    cdef int64_t size = min(kGroup, n - start)
+    K.weights(x + start, size, e, s.w)
     for i in range(size):
-        if c.x[start + i] < c.lo:
+        if x[start + i] < lo:
             s.w[i] = 0
     return start + walk(s.w, size, at)
 
@@ -434,7 +400,9 @@ cdef int64_t sample_row(const float* x, int64_t n, const RowParams* p, uint64_t 
         return argmax_row(x, n, s)
     if select(x, n, p, s, &c) < 0:
         return -1
-    return draw_row(&c, bits, s) if c.n_cand < 0 else draw_candidate(&c, bits, s)
+    if c.n_cand < 0:
+        return draw(c.x, n, &c.e, c.lo, s.lane_max, bits, s)
+    return s.idx[draw(s.val, c.n_cand, &c.e, -FLT_MAX, NULL, bits, s)]
 
 
 cdef int64_t cut_row(const float* x, int64_t n, const RowParams* p, Scratch* s, Cut* cut) noexcept nogil:

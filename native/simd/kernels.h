@@ -17,6 +17,7 @@ constexpr int kFixedBits = 40;      // binary places of a weight
 constexpr int64_t kPad = 64;        // elements that collect() may write past the last one
 constexpr int64_t kMaxVocab = 1 << 22;  // sums of weights stay below 2^63
 
+constexpr int64_t kBins = 512;          // of a histogram over values
 constexpr double kGreedyBelow = 1e-5;   // temperatures under it mean greedy, as in vLLM
 
 inline int64_t n_groups(int64_t n) { return (n + kGroup - 1) / kGroup; }
@@ -69,7 +70,13 @@ struct SamplingKernels {
     // The same sum, and on the way collect() of the elements >= guess (guess >= lo).
     uint64_t (*mass_collect)(const float* x, int64_t n, const ExpParams* e, float lo, float guess,
                              const float* lane_max, float* val, int32_t* idx, int64_t* n_collected);
-    void (*weights)(const float* x, int64_t n, const ExpParams* e, uint64_t* w);
+    uint64_t (*weights)(const float* x, int64_t n, const ExpParams* e, uint64_t* w);  // returns their sum
+
+    // Adds w[i] (1 each, if null) to the bin of x[i]: kBins of them, from `top` downwards; the last takes the rest.
+    void (*histogram)(const float* x, const uint64_t* w, int64_t n, float top, float bins_per_unit, uint64_t* hist);
+    // sort_key(x[i], i) of the elements in bins first..last; returns how many.
+    int64_t (*pick_bins)(const float* x, int64_t n, float top, float bins_per_unit, int64_t first, int64_t last,
+                         uint64_t* keys);
 
     // Float64: total of exp((x - x_max) / T) over elements >= lo, and of those > above.
     void (*exact_mass)(const float* x, int64_t n, const ExpParams* e, float lo, float above, double* total,

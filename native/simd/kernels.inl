@@ -5,6 +5,7 @@
 
 #include "../half.h"
 #include "kernels.h"
+#include "order.h"
 
 namespace rvllm {
 namespace {
@@ -24,6 +25,12 @@ inline void store_part(float* p, int64_t n, F x) {
     float v[kLanes];
     store(v, x);
     std::memcpy(p, v, static_cast<size_t>(n) * sizeof(float));
+}
+
+inline F load_int_part(const int32_t* p, int64_t n) {
+    int32_t v[kLanes] = {};
+    std::memcpy(v, p, static_cast<size_t>(n) * sizeof v[0]);
+    return load_int(v);
 }
 
 // f(vector, offset, lanes) over [begin, end).
@@ -246,15 +253,62 @@ uint64_t mass_collect(const float* x, int64_t n, const ExpParams* e, float lo, f
     return total;
 }
 
-void weights(const float* x, int64_t n, const ExpParams* e, uint64_t* w) {
+uint64_t weights(const float* x, int64_t n, const ExpParams* e, uint64_t* w) {
     const Exp exp(*e);
+    Fixed total = zero_fixed();
     int64_t i = 0;
-    for (; i + kLanes <= n; i += kLanes) store_fixed(w + i, to_fixed(exp(load(x + i))));
-    if (i < n) {
-        uint64_t v[kLanes];
-        store_fixed(v, to_fixed(exp(load_part(x + i, n - i, kLowest))));
-        std::memcpy(w + i, v, static_cast<size_t>(n - i) * sizeof v[0]);
+    for (; i + kLanes <= n; i += kLanes) {
+        const Fixed v = to_fixed(exp(load(x + i)));
+        store_fixed(w + i, v);
+        total = add_fixed(total, v);
     }
+    if (i < n) {
+        const Fixed v = to_fixed(exp(load_part(x + i, n - i, kLowest)));
+        uint64_t part[kLanes];
+        store_fixed(part, v);
+        std::memcpy(w + i, part, static_cast<size_t>(n - i) * sizeof part[0]);
+        total = add_fixed(total, v);
+    }
+    return sum_fixed(total);
+}
+
+// ---- histograms ---------------------------------------------------------------------------------
+// Monotone in x, so bins are value ranges.
+inline F bins_of(F x, F top, F bins_per_unit) {
+    return minimum(mul(sub(top, x), bins_per_unit), splat(static_cast<float>(kBins - 1)));
+}
+
+void histogram(const float* x, const uint64_t* w, int64_t n, float top, float bins_per_unit, uint64_t* hist) {
+    uint64_t other[kBins] = {};  // of every second element: neighbours in one bin do not wait for each other
+    const F t = splat(top), s = splat(bins_per_unit);
+    each_vector(x, 0, n, top, [&](F a, int64_t at, int lanes) {
+        int32_t b[kLanes];
+        store_int(b, bins_of(a, t, s));
+        if (lanes == kLanes && w) {
+            for (int l = 0; l < kLanes; l += 2) {
+                hist[b[l]] += w[at + l];
+                other[b[l + 1]] += w[at + l + 1];
+            }
+        } else {
+            for (int l = 0; l < lanes; ++l) hist[b[l]] += w ? w[at + l] : 1;
+        }
+    });
+    for (int64_t b = 0; b < kBins; ++b) hist[b] += other[b];
+}
+
+int64_t pick_bins(const float* x, int64_t n, float top, float bins_per_unit, int64_t first, int64_t last,
+                  uint64_t* keys) {
+    const F t = splat(top), s = splat(bins_per_unit);
+    const F begin = splat(static_cast<float>(first)), end = splat(static_cast<float>(last + 1));
+    int64_t k = 0;
+    each_vector(x, 0, n, top, [&](F a, int64_t at, int lanes) {
+        const F b = bins_of(a, t, s);
+        for (uint32_t m = ge(b, begin) & gt(end, b) & lanes_below(lanes); m; m &= m - 1) {
+            const int64_t i = at + __builtin_ctz(m);
+            keys[k++] = sort_key(x[i], static_cast<uint32_t>(i));
+        }
+    });
+    return k;
 }
 
 uint64_t exp_store(const float* x, int64_t n, const ExpParams* e, float* y) {
@@ -370,38 +424,63 @@ void prob_weights(const float* p, int64_t n, float by, uint64_t* w) {
 }
 
 // ---- penalties ----------------------------------------------------------------------------------
-inline float penalized(float x, int32_t count, float repetition, float frequency, float presence) {
-    const float shrunk = x / repetition, grown = x * repetition;
-    const float r = x > 0 ? shrunk : grown;
-    const float minus = frequency * static_cast<float>(count) + presence;
-    return count > 0 ? r - minus : r;
+struct Penalty {
+    F repetition, frequency, presence;
+    Penalty(float r, float f, float p) : repetition(splat(r)), frequency(splat(f)), presence(splat(p)) {}
+    F repeated(F x) const { return select(gt(x, splat(0)), divide(x, repetition), mul(x, repetition)); }
+    F operator()(F x, F count) const {
+        const F r = repeated(x);
+        return select(gt(count, splat(0)), sub(r, add(mul(frequency, count), presence)), r);
+    }
+};
+
+// f(vector, position) over scattered elements of x, through `scratch`.
+template <class Fn>
+inline void map_scattered(float* x, const int32_t* ids, int64_t n, float* scratch, const Fn& f) {
+    int64_t i = 0;
+    for (; i + kLanes <= n; i += kLanes) store(scratch + i, f(gather(x, ids + i), ids + i, i));
+    if (i < n) {
+        int32_t some[kLanes] = {};
+        std::memcpy(some, ids + i, static_cast<size_t>(n - i) * sizeof some[0]);
+        store(scratch + i, f(gather(x, some), some, i));
+    }
+    for (i = 0; i + 4 <= n; i += 4) {
+        x[ids[i]] = scratch[i];
+        x[ids[i + 1]] = scratch[i + 1];
+        x[ids[i + 2]] = scratch[i + 2];
+        x[ids[i + 3]] = scratch[i + 3];
+    }
+    for (; i < n; ++i) x[ids[i]] = scratch[i];
 }
 
 void penalize(float* x, const int32_t* ids, int64_t n, const int32_t* counts, bool dense, float repetition,
               float frequency, float presence, float* scratch) {
-    for (int64_t i = 0; i < n; ++i) scratch[i] = x[ids[i]];
+    const Penalty p(repetition, frequency, presence);
     if (!counts) {
-        for (int64_t i = 0; i < n; ++i) {
-            const float v = scratch[i], shrunk = v / repetition, grown = v * repetition;
-            scratch[i] = v > 0 ? shrunk : grown;
-        }
+        map_scattered(x, ids, n, scratch, [&](F a, const int32_t*, int64_t) { return p.repeated(a); });
     } else if (dense) {
-        for (int64_t i = 0; i < n; ++i) {
-            scratch[i] = penalized(scratch[i], counts[ids[i]], repetition, frequency, presence);
-        }
+        map_scattered(x, ids, n, scratch,
+                      [&](F a, const int32_t* some, int64_t) { return p(a, gather_int(counts, some)); });
     } else {
-        for (int64_t i = 0; i < n; ++i) {
-            scratch[i] = penalized(scratch[i], counts[i], repetition, frequency, presence);
-        }
+        map_scattered(x, ids, n, scratch, [&](F a, const int32_t*, int64_t at) {
+            return p(a, at + kLanes <= n ? load_int(counts + at) : load_int_part(counts + at, n - at));
+        });
     }
-    for (int64_t i = 0; i < n; ++i) x[ids[i]] = scratch[i];
 }
 
 void penalize_dense(float* x, int64_t n, const int32_t* counts, float repetition, float frequency, float presence) {
-    for (int64_t i = 0; i < n; ++i) {
-        const float v = penalized(x[i], counts[i], repetition, frequency, presence);
-        x[i] = counts[i] > 0 ? v : x[i];
-    }
+    const Penalty p(repetition, frequency, presence);
+    each_vector(x, 0, n, 0, [&](F a, int64_t at, int lanes) {
+        const F count = lanes == kLanes ? load_int(counts + at) : load_int_part(counts + at, lanes);
+        const uint32_t seen = gt(count, splat(0));
+        if (!seen) return;
+        const F y = select(seen, p(a, count), a);
+        if (lanes == kLanes) {
+            store(x + at, y);
+        } else {
+            store_part(x + at, lanes, y);
+        }
+    });
 }
 
 // ---- 16-bit formats -----------------------------------------------------------------------------
@@ -444,6 +523,7 @@ void to_bfloat(const float* src, int64_t n, uint16_t* dst) {
 
 constexpr SamplingKernels table(const char* name) {
     return {name,       scan_max,  find_equal, count_above, collect,   mass,      mass_collect, weights,
+            histogram,  pick_bins,
             exact_mass, exact_weight, exp_store, scale,     divide,    subtract,  mask,         mask_bits,
             prob_mass,  prob_weights, penalize,  penalize_dense, from_half, to_half, from_bfloat, to_bfloat};
 }

@@ -54,6 +54,20 @@ inline __m256 scale_half(__m256 x, __m256 shifted) {
 }
 inline F scale_by(F x, F shifted) { return {scale_half(x.a, shifted.a), scale_half(x.b, shifted.b)}; }
 
+inline __m256i load_8(const int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+inline F load_int(const int32_t* p) { return {_mm256_cvtepi32_ps(load_8(p)), _mm256_cvtepi32_ps(load_8(p + 8))}; }
+inline void store_int(int32_t* p, F x) {  // towards zero
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_cvttps_epi32(x.a));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 8), _mm256_cvttps_epi32(x.b));
+}
+inline F gather(const float* p, const int32_t* index) {
+    return {_mm256_i32gather_ps(p, load_8(index), 4), _mm256_i32gather_ps(p, load_8(index + 8), 4)};
+}
+inline F gather_int(const int32_t* p, const int32_t* index) {
+    return {_mm256_cvtepi32_ps(_mm256_i32gather_epi32(p, load_8(index), 4)),
+            _mm256_cvtepi32_ps(_mm256_i32gather_epi32(p, load_8(index + 8), 4))};
+}
+
 inline Fixed zero_fixed() {
     const __m256i z = _mm256_setzero_si256();
     return {{z, z, z, z}};

@@ -34,6 +34,13 @@ inline F scale_by(F x, F shifted) {
     return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(x), k));
 }
 
+inline F load_int(const int32_t* p) { return _mm512_cvtepi32_ps(_mm512_loadu_si512(p)); }
+inline void store_int(int32_t* p, F x) { _mm512_storeu_si512(p, _mm512_cvttps_epi32(x)); }  // towards zero
+inline F gather(const float* p, const int32_t* index) { return _mm512_i32gather_ps(_mm512_loadu_si512(index), p, 4); }
+inline F gather_int(const int32_t* p, const int32_t* index) {
+    return _mm512_cvtepi32_ps(_mm512_i32gather_epi32(_mm512_loadu_si512(index), p, 4));
+}
+
 inline Fixed zero_fixed() { return {_mm512_setzero_si512(), _mm512_setzero_si512()}; }
 inline Fixed to_fixed(F x) {
     return {_mm512_cvtps_epi64(_mm512_castps512_ps256(x)), _mm512_cvtps_epi64(_mm512_extractf32x8_ps(x, 1))};

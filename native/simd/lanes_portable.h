@@ -91,6 +91,24 @@ inline F scale_by(F a, F shifted) {
     }
     return a;
 }
+inline F load_int(const int32_t* p) {
+    F r;
+    EACH r.v[l] = static_cast<float>(p[l]);
+    return r;
+}
+inline void store_int(int32_t* p, F a) {  // towards zero
+    EACH p[l] = static_cast<int32_t>(a.v[l]);
+}
+inline F gather(const float* p, const int32_t* index) {
+    F r;
+    EACH r.v[l] = p[index[l]];
+    return r;
+}
+inline F gather_int(const int32_t* p, const int32_t* index) {
+    F r;
+    EACH r.v[l] = static_cast<float>(p[index[l]]);
+    return r;
+}
 inline Fixed zero_fixed() { return Fixed{}; }
 inline Fixed to_fixed(F a) {
     Fixed r;
