@@ -39,7 +39,7 @@ struct AttentionItem {
 
 // Floats of one split's state for `rows` rows: accumulator, maximum and sum of each.
 inline int64_t attention_state_floats(int64_t rows, int64_t head_dim) {
-    return rows * ((head_dim + 15) / 16 * 16 + 2);
+    return (rows * ((head_dim + 15) / 16 * 16 + 2) + 15) / 16 * 16;
 }
 
 // Floats that a thread needs for items of up to `rows` rows.

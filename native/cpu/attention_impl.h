@@ -13,13 +13,20 @@
 namespace rvllm {
 namespace {
 
+// A block of sums in registers: up to kRows rows, each of vectors_of(rows) vectors.
 #if defined(__AVX512F__)
-constexpr int kRows = 6, kVectors = 4;  // of a block of registers
+constexpr int kRows = 8, kManyRows = 6;  // six rows of four vectors load least; eight take a decode at once
+constexpr int vectors_of(int rows) { return rows <= 6 ? 4 : 2; }
 #elif defined(__AVX2__)
-constexpr int kRows = 6, kVectors = 2;
+constexpr int kRows = 6, kManyRows = 6;
+constexpr int vectors_of(int) { return 2; }
 #else
-constexpr int kRows = 4, kVectors = 2;
+constexpr int kRows = 4, kManyRows = 4;
+constexpr int vectors_of(int) { return 2; }
 #endif
+
+// Loops over registers: unrolled before the compiler decides what may live in one.
+#define UNROLL _Pragma("GCC unroll 8")
 
 // Where the values of a tile are: widened in a buffer, or rows of the cache itself.
 struct ValueTile {
@@ -46,12 +53,15 @@ struct TileRows {
     // n keys of the sequence from `first`. Rows behind them are `filler`: another sequence's leftovers
     // may be there.
     void find(const AttentionTask& task, const AttentionItem& item, int first, int n, const T* filler) {
-        for (int j = 0; j < n; ++j) {
-            const int key = first + j;
-            const int64_t block = item.table[key / task.block_size];
-            const int64_t row = (block * task.n_kv_heads + item.kv_head) * task.block_size + key % task.block_size;
-            keys[j] = static_cast<const T*>(task.k) + row * task.head_dim;
-            values[j] = static_cast<const T*>(task.v) + row * task.head_dim;
+        const int64_t head_dim = task.head_dim;
+        const int32_t* block = item.table + first / task.block_size;
+        int offset = first % task.block_size;
+        for (int j = 0; j < n; ++block, offset = 0) {
+            int64_t at = ((int64_t{*block} * task.n_kv_heads + item.kv_head) * task.block_size + offset) * head_dim;
+            for (; offset < task.block_size && j < n; ++offset, ++j, at += head_dim) {
+                keys[j] = static_cast<const T*>(task.k) + at;
+                values[j] = static_cast<const T*>(task.v) + at;
+            }
         }
         for (int j = n; j < kTileKeys; ++j) keys[j] = values[j] = filler;
     }
@@ -61,18 +71,25 @@ struct TileRows {
 template <int R, int N>
 void score_block(const float* q, int64_t head_dim, const float* keys, float* s) {
     V sum[R][N];
+    UNROLL
     for (int r = 0; r < R; ++r) {
+        UNROLL
         for (int c = 0; c < N; ++c) sum[r][c] = zero();
     }
     for (int64_t d = 0; d < head_dim; ++d) {
         V k[N];
+        UNROLL
         for (int c = 0; c < N; ++c) k[c] = load(keys + d * kTileKeys + c * W);
+        UNROLL
         for (int r = 0; r < R; ++r) {
             const V x = set1(q[r * head_dim + d]);
+            UNROLL
             for (int c = 0; c < N; ++c) sum[r][c] = fma(x, k[c], sum[r][c]);
         }
     }
+    UNROLL
     for (int r = 0; r < R; ++r) {
+        UNROLL
         for (int c = 0; c < N; ++c) store(s + r * kTileKeys + c * W, sum[r][c]);
     }
 }
@@ -82,24 +99,31 @@ template <int R, int N, class Values>
 void value_block(const float* p, int n_keys, const Values& values, int column, const float* alpha, float* sums,
                  int64_t stride) {
     V sum[R][N];
+    UNROLL
     for (int r = 0; r < R; ++r) {
         const V a = set1(alpha[r]);
+        UNROLL
         for (int c = 0; c < N; ++c) sum[r][c] = mul(load(sums + r * stride + column + c * W), a);
     }
     for (int j = 0; j < n_keys; ++j) {
         V v[N];
+        UNROLL
         for (int c = 0; c < N; ++c) v[c] = values.at(j, column + c * W);
+        UNROLL
         for (int r = 0; r < R; ++r) {
             const V x = set1(p[r * kTileKeys + j]);
+            UNROLL
             for (int c = 0; c < N; ++c) sum[r][c] = fma(x, v[c], sum[r][c]);
         }
     }
+    UNROLL
     for (int r = 0; r < R; ++r) {
+        UNROLL
         for (int c = 0; c < N; ++c) store(sums + r * stride + column + c * W, sum[r][c]);
     }
 }
 
-template <int R, int N = kVectors>
+template <int R, int N = vectors_of(R)>
 void score_columns(const float* q, int64_t head_dim, const float* keys, int n_vectors, float* s) {
     for (; n_vectors >= N; n_vectors -= N, keys += N * W, s += N * W) score_block<R, N>(q, head_dim, keys, s);
     if constexpr (N > 1) {
@@ -107,7 +131,7 @@ void score_columns(const float* q, int64_t head_dim, const float* keys, int n_ve
     }
 }
 
-template <int R, int N = kVectors, class Values>
+template <int R, int N = vectors_of(R), class Values>
 void value_columns(const float* p, int n_keys, const Values& values, int column, int n_vectors, const float* alpha,
                    float* sums, int64_t stride) {
     for (; n_vectors >= N; n_vectors -= N, column += N * W) {
@@ -264,7 +288,7 @@ void attend(const AttentionTask& task, const AttentionItem& item, float* scratch
     std::memset(zeros, 0, it.padded * sizeof(float));
     it.gather_queries(q);
 
-    const int n_blocks = (it.rows + kRows - 1) / kRows;  // of rows, as equal as possible
+    const int n_blocks = it.rows <= kRows ? 1 : (it.rows + kManyRows - 1) / kManyRows;  // as equal as possible
     const bool in_place = n_blocks == 1 && it.head_dim % W == 0;
     const int n_all = it.n_keys(it.rows - 1);
     const int stop = least(item.split_end * int64_t{kSplitKeys}, n_all);

@@ -227,7 +227,7 @@ inline void store_n(T* p, V a, int n) {
 
 #endif
 
-inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
+inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
 inline V zero() { return set1(0); }
 inline int least(int64_t a, int64_t b) { return static_cast<int>(a < b ? a : b); }
 
