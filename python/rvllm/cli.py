@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import os
 import shutil
 import sys
@@ -103,6 +104,7 @@ def _serve(args: argparse.Namespace) -> int:
 
     config, options = flags.engine_config(args), flags.serve_options(args)
 
+    gc.disable()  # until the server is ready: what starting makes stays, and looking at it takes 50 ms
     with _no_certificates():
         from rvllm.serve import server
 

@@ -72,8 +72,8 @@ async def serve(config: EngineConfig, options: ServeOptions, after_ready: Callab
         engine.attach(asyncio.get_running_loop())
         service.ready(engine)
         log.info("resolved %s\n%s", engine.loaded.sizes.text(), engine.loaded.memory.text())
-        gc.collect()
-        gc.freeze()  # what loading made lives as long as the process: no need to look at it again
+        gc.freeze()  # what starting made lives as long as the process: no need to look at it again
+        gc.enable()
         url = address(options, sock)
         log.info("ready after %.2f s, listening on %s", time.monotonic() - started, url)
         if after_ready is not None:
