@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from fake_engine import EOS, N_VOCAB, FakeEngine, Spec, alone, draw, state_of
+from rvllm._native.driver import BlockDriver
 
 DOCUMENTS = [[(7 * d + 3 * i) % N_VOCAB for i in range(48)] for d in range(2)]
 
@@ -300,6 +301,18 @@ def test_what_is_computed_behind_a_stop_is_dropped():
     assert e.specs[again].finish == ["length"]
 
 
+def test_a_token_that_the_host_never_learned_is_not_hashed():
+    e = FakeEngine(depth=2)
+    request = e.add([1, 2, 3])
+    e.schedule()
+    assert e.schedule()["token_ids"] == [-1 - e.driver.sequence(request)["slot"]]
+    e.cancel(request)
+    e.deliver()
+    e.deliver()  # the first block is full, but nobody knows of what
+    cached = BlockDriver(e.scheduler.blocks).is_cached
+    assert not any(cached(block) for block in range(e.n_blocks))
+
+
 def test_blocks_of_a_stopped_sequence_wait_for_the_step_in_flight():
     e = FakeEngine(depth=2)
     stop_after(e, [1, 2, 3], 2)
@@ -554,6 +567,19 @@ def test_logits_that_are_not_numbers_end_that_request_alone():
     e.deliver(nan_row=1)
     e.run()
     assert e.specs[bad].finish == ["error", "error"] and e.specs[good].finish == ["length"]
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_what_led_to_such_logits_is_not_cached(cancelled):
+    e = FakeEngine()
+    bad = e.add([1] * 6)
+    e.schedule()
+    if cancelled:
+        e.cancel(bad)
+    e.deliver(nan_row=0)
+    e.add([1] * 6)
+    assert e.step()["positions"] == list(range(6))
+    e.run()
 
 
 def test_a_failed_step_ends_its_requests_and_no_others():
