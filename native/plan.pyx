@@ -108,7 +108,7 @@ cdef class Device:
         return isa_name(isa()).decode()
 
     def kernel(self, str op, str activation, str weight, attrs) -> str | None:
-        """Return the name of the kernel of `op` for these types (also of the KV cache: `weight`); None: there is none."""
+        """Return the name of the kernel of `op` for these types (`weight` of the KV cache too); None: there is none."""
         cdef KernelKey key
         cdef Kernel kernel
         spec = op_table()[op]

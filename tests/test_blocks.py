@@ -6,10 +6,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from rvllm._native.blocks import BlockManager
-from rvllm._native.driver import BlockDriver
 
 from fake_engine import extend, state_of
+from rvllm._native.blocks import BlockManager
+from rvllm._native.driver import BlockDriver
 
 DOCUMENTS = [list(range(100, 140)), [*range(100, 112), *range(200, 228)]]  # the second shares 12 tokens
 

@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from rvllm._native.plan import Device, NativePlan
 
 import tiny
+from rvllm._native.plan import Device, NativePlan
 from rvllm.config import read_model_config
 from rvllm.engine_config import EngineConfig
 from rvllm.errors import CapacityError, ConfigError

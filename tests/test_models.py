@@ -17,7 +17,6 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from rvllm._native.opcall import isa_in_use  # noqa: E402
-
 from rvllm.config import read_model_config  # noqa: E402
 from rvllm.engine_config import EngineConfig  # noqa: E402
 from rvllm.loader import load, plan_text  # noqa: E402

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rvllm._native.plan import Device, Limits, NativePlan
 
 import tiny
 from rvllm import loader
+from rvllm._native.plan import Device, Limits, NativePlan
 from rvllm.config import read_model_config
 from rvllm.engine_config import EngineConfig
 from rvllm.errors import ConfigError

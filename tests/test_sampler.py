@@ -6,9 +6,9 @@ import sys
 
 import numpy as np
 import pytest
-from rvllm._native.sampler import Sampler
 
 import sampling_reference as ref
+from rvllm._native.sampler import Sampler
 
 VOCAB = 997
 

@@ -6,10 +6,10 @@ import struct
 
 import numpy as np
 import pytest
-from rvllm._native.plan import Device
 from safetensors.numpy import save_file
 
 import tiny
+from rvllm._native.plan import Device
 from rvllm.errors import ModelError
 from rvllm.plan.fusion import fuse
 from rvllm.weights import check_checkpoint, open_checkpoint, pack_checkpoint, pack_dummy

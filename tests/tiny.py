@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from rvllm._native.plan import BoundPlan, Device, NativePlan
 
+from rvllm._native.plan import BoundPlan, Device, NativePlan
 from rvllm.config import read_model_config
 from rvllm.memory import Sizes
 from rvllm.plan.graph import trace

@@ -55,7 +55,7 @@ def measure(llm: LLM, n: int, prompt_len: int, output_len: int, repeat: int, par
         if round_ == 0:  # warm-up
             continue
         rates.append(sum(len(o.choices[0].token_ids) for o in outputs) / seconds)
-        ttfts += [o.handle.first_token - o.handle.arrival for o in outputs]
+        ttfts += [h.first_token - h.arrival for o in outputs if (h := o.handle) and h.first_token is not None]
     rates.sort()
     ttfts.sort()
     median = rates[len(rates) // 2]

@@ -39,7 +39,7 @@ class Output:
 
     prompt_token_ids: list[int]
     choices: list[Completion]
-    handle: RequestHandle | None = None
+    handle: RequestHandle | None = None  # its times and prompt log-probabilities, once submitted
 
 
 class LLM:
@@ -72,7 +72,8 @@ class LLM:
         """
         if isinstance(prompts, str):
             prompts = [prompts]
-        many = [params or SamplingParams()] * len(prompts) if not isinstance(params, (list, tuple)) else list(params)
+        one = params if isinstance(params, SamplingParams) else SamplingParams()
+        many = [one] * len(prompts) if params is None or params is one else list(params)
         if len(many) != len(prompts):
             raise ConfigError(f"{len(prompts)} prompts but {len(many)} sampling parameters")
         token_ids = [self._tokens(p) for p in prompts]
