@@ -72,8 +72,10 @@ class LLM:
         """
         if isinstance(prompts, str):
             prompts = [prompts]
-        one = params if isinstance(params, SamplingParams) else SamplingParams()
-        many = [one] * len(prompts) if params is None or params is one else list(params)
+        if params is None or isinstance(params, SamplingParams):
+            many = [params or SamplingParams()] * len(prompts)
+        else:
+            many = list(params)
         if len(many) != len(prompts):
             raise ConfigError(f"{len(prompts)} prompts but {len(many)} sampling parameters")
         token_ids = [self._tokens(p) for p in prompts]
