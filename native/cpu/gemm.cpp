@@ -44,7 +44,7 @@ private:
     const Gemm& g_;
     PanelLayout layout_;
     int64_t n_panels_;
-    int64_t n_groups_;      // of k, in a panel and in a packed row
+    int64_t n_groups_;  // of k, in a panel and in a packed row
     int64_t w_group_bytes_;
     int64_t a_group_bytes_;  // of one packed row
     int64_t panel_bytes_;

@@ -70,7 +70,7 @@ struct Bf16 {
 };
 
 #if defined(__aarch64__)
-constexpr int kRows = 6, kRowsWide = 2;
+constexpr int kRows = 5, kRowsWide = 2;
 #else
 constexpr int kRows = 3, kRowsWide = 1;
 #endif

@@ -12,7 +12,11 @@
 #include "gemm.h"
 
 #define RVLLM_INLINE inline __attribute__((always_inline))
+#if defined(__clang__)
+#define RVLLM_UNROLL _Pragma("unroll")
+#else
 #define RVLLM_UNROLL _Pragma("GCC unroll 32")
+#endif
 
 namespace rvllm {
 namespace {

@@ -10,41 +10,53 @@ namespace rvllm {
 
 namespace {
 
-constexpr int64_t kTile = 32;  // k per pass over the rows of a panel
+constexpr int64_t kTile = 32;  // k per pass over the rows of a panel; even, so that no group spans two
 
 bool fits(const Weight* w, int64_t row, int64_t n_rows) {
     return row >= 0 && n_rows >= 0 && row + n_rows <= w->n && w->dtype != DType::i32;
 }
 
-// Moves rows [begin, end) of one panel; `src` is row `begin`.
-template <class Element, int group>
-void copy_rows(Element* panel, int64_t width, const Element* src, int64_t k, int64_t begin, int64_t end) {
-    for (int64_t k0 = 0; k0 < k; k0 += kTile) {
-        const int64_t k1 = std::min(k, k0 + kTile) / group * group;
-        for (int64_t r = begin; r < end; ++r) {
-            const Element* from = src + (r - begin) * k;
-            Element* to = panel + r % width * group;
-            for (int64_t i = k0; i < k1; i += group) std::memcpy(to + i * width, from + i, group * sizeof(Element));
-        }
+// n elements, from one float type to another. Inlined into the loops over rows it is not vectorised.
+__attribute__((noinline)) void convert(const void* src, DType from, int64_t first, int64_t n, void* dst, DType to) {
+    float wide[kTile];
+    const auto* half = static_cast<const uint16_t*>(src) + first;
+    if (from == DType::f32) {
+        std::memcpy(wide, static_cast<const float*>(src) + first, n * sizeof(float));
+    } else if (from == DType::bf16) {
+        for (int64_t i = 0; i < n; ++i) wide[i] = bf16_to_f32(half[i]);
+    } else {
+        for (int64_t i = 0; i < n; ++i) wide[i] = f16_to_f32(half[i]);
     }
-    for (int64_t i = k / group * group; i < k; ++i) {
-        for (int64_t r = begin; r < end; ++r) {
-            Element* to = panel + (i * width + r % width * group);
-            to[0] = src[(r - begin) * k + i];
-            for (int g = 1; g < group; ++g) to[g] = 0;
-        }
+    auto* narrow = static_cast<uint16_t*>(dst);
+    if (to == DType::f32) {
+        std::memcpy(dst, wide, n * sizeof(float));
+    } else if (to == DType::bf16) {
+        for (int64_t i = 0; i < n; ++i) narrow[i] = f32_to_bf16(wide[i]);
+    } else {
+        for (int64_t i = 0; i < n; ++i) narrow[i] = f32_to_f16(wide[i]);
     }
 }
 
-void convert_rows(void* panel, const PanelLayout& layout, DType t, const void* src, DType src_dtype, int64_t k,
-                  int64_t begin, int64_t end) {
-    const int64_t padded = layout.n_groups(k) * layout.group;
-    for (int64_t k0 = 0; k0 < padded; k0 += kTile) {
-        const int64_t k1 = std::min(padded, k0 + kTile);
+// Writes rows [begin, end) of one panel of type `t`; `src` is row `begin`.
+template <class Element, int64_t group>
+void pack_rows(Element* panel, DType t, int64_t width, const void* src, DType src_dtype, int64_t k, int64_t begin,
+               int64_t end) {
+    Element tile[kTile];
+    for (int64_t k0 = 0; k0 < k; k0 += kTile) {
+        const int64_t n = std::min(kTile, k - k0);
         for (int64_t r = begin; r < end; ++r) {
-            for (int64_t i = k0; i < k1; ++i) {
-                const float f = i < k ? load_f32(src, src_dtype, (r - begin) * k + i) : 0.0f;
-                store_f32(panel, t, layout.index(r, i), f);
+            const int64_t first = (r - begin) * k + k0;
+            const Element* from = static_cast<const Element*>(src) + first;
+            if (src_dtype != t) {
+                convert(src, src_dtype, first, n, tile, t);
+                from = tile;
+            }
+            Element* to = panel + k0 * width + r % width * group;
+            int64_t i = 0;
+            for (; i + group <= n; i += group) std::memcpy(to + i * width, from + i, group * sizeof(Element));
+            if (i < n) {
+                to[i * width] = from[i];
+                to[i * width + 1] = 0;
             }
         }
     }
@@ -75,17 +87,15 @@ int cpu_pack(Weight* w, const void* src, DType src_dtype, int64_t row, int64_t n
         const int64_t begin = std::max(row, (first + i) * layout.width);
         const int64_t end = std::min(row + n_rows, (first + i + 1) * layout.width);
         const char* from = static_cast<const char*>(src) + (begin - row) * src_row_bytes;
-        if (src_dtype != w->dtype) {
-            convert_rows(panel, layout, w->dtype, from, src_dtype, w->k, begin, end);
-        } else if (src_dtype == DType::f32) {
-            copy_rows<uint32_t, 1>(reinterpret_cast<uint32_t*>(panel), layout.width,
-                                   reinterpret_cast<const uint32_t*>(from), w->k, begin, end);
-        } else if (src_dtype == DType::bf16) {
-            copy_rows<uint16_t, 2>(reinterpret_cast<uint16_t*>(panel), layout.width,
-                                   reinterpret_cast<const uint16_t*>(from), w->k, begin, end);
+        if (w->dtype == DType::f32) {
+            pack_rows<uint32_t, 1>(reinterpret_cast<uint32_t*>(panel), w->dtype, layout.width, from, src_dtype, w->k,
+                                   begin, end);
+        } else if (w->dtype == DType::bf16) {
+            pack_rows<uint16_t, 2>(reinterpret_cast<uint16_t*>(panel), w->dtype, layout.width, from, src_dtype, w->k,
+                                   begin, end);
         } else {
-            copy_rows<uint16_t, 1>(reinterpret_cast<uint16_t*>(panel), layout.width,
-                                   reinterpret_cast<const uint16_t*>(from), w->k, begin, end);
+            pack_rows<uint16_t, 1>(reinterpret_cast<uint16_t*>(panel), w->dtype, layout.width, from, src_dtype, w->k,
+                                   begin, end);
         }
     });
     return 0;
