@@ -31,6 +31,8 @@ cdef struct Ids:
     int32_t* owned   # a converted copy, or NULL
 
 
+cdef int open_buffer(object array, str name, Py_buffer* view, int flags) except -1
+
 # The `name` of each is the argument that errors speak of. A zeroed struct may be closed.
 cdef int open_rows(object array, str name, Rows* rows, bint writable, object dtype) except -1
 cdef void close_rows(Rows* rows) noexcept

@@ -9,7 +9,7 @@ from cpython.buffer cimport (
 )
 from cpython.float cimport PyFloat_Check
 from cpython.long cimport PyLong_Check
-from libc.stdint cimport uint16_t, uint32_t
+from libc.stdint cimport uint16_t
 from libc.stdlib cimport calloc, free, malloc
 
 from rvllm._native.rows cimport K, kMaxVocab
@@ -18,7 +18,14 @@ from rvllm._native.sampler cimport ThreadPool, pool_run
 import numpy as np
 
 
+# The same as PyObject_GetBuffer, but an error is only returned: looking for it costs more than the call.
+cdef extern from "Python.h":
+    int try_buffer "PyObject_GetBuffer"(object array, Py_buffer* view, int flags) noexcept
+    void PyErr_Clear()
+
+
 cdef extern from "shared_pool.h" namespace "rvllm" nogil:
+    const int kMaxSharedThreads
     ThreadPool* shared_pool(int n_threads)
     int usable_cpus()
 
@@ -33,15 +40,27 @@ cdef inline char format_of(const Py_buffer* view) noexcept:
     return f[0] if f[0] != 0 and f[1] == 0 else 0
 
 
+cdef int open_buffer(object array, str name, Py_buffer* view, int flags) except -1:
+    if try_buffer(array, view, flags) == 0:
+        return 0
+    PyErr_Clear()
+    try:
+        PyObject_GetBuffer(array, view, flags)
+    except (TypeError, ValueError, BufferError) as error:
+        kind = "an"
+        if flags & PyBUF_WRITABLE:
+            kind = "a writable"
+        elif flags == PyBUF_C_CONTIGUOUS | PyBUF_FORMAT:
+            kind = "a contiguous"
+        raise ValueError(f"{name}: expected {kind} array, got {type(array).__name__} ({error})") from None
+    return 0
+
+
 cdef int open_rows(object array, str name, Rows* rows, bint writable, object dtype) except -1:
     cdef Py_buffer* view = &rows.view
     cdef char code
     cdef int last
-    try:
-        PyObject_GetBuffer(array, view, PyBUF_STRIDES | PyBUF_FORMAT | (PyBUF_WRITABLE if writable else 0))
-    except (TypeError, ValueError, BufferError) as error:
-        raise ValueError(f"{name}: expected a{' writable' if writable else 'n'} array, got "
-                         f"{type(array).__name__} ({error})") from None
+    open_buffer(array, name, view, PyBUF_STRIDES | PyBUF_FORMAT | (PyBUF_WRITABLE if writable else 0))
     code = format_of(view)
     if code == b"f" and dtype is None:
         rows.kind = f32
@@ -101,7 +120,6 @@ cdef int open_ids(object ids, str name, Ids* out, int64_t vocab) except -1:
     cdef Py_buffer* view = &out.view
     cdef char code
     cdef int64_t i, value, kept = 0
-    cdef uint32_t worst = 0
     cdef const int32_t* narrow
     if ids is None:
         return 0
@@ -113,11 +131,7 @@ cdef int open_ids(object ids, str name, Ids* out, int64_t vocab) except -1:
             ids = np.ascontiguousarray(array, dtype=np.int64)
         except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{name}: expected token ids ({error})") from None
-    try:
-        PyObject_GetBuffer(ids, view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)
-    except (ValueError, BufferError):
-        ids = np.ascontiguousarray(ids)
-        PyObject_GetBuffer(ids, view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)
+    open_buffer(ids, name, view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)
     code = format_of(view)
     if view.ndim != 1 or code not in (b"i", b"l", b"q"):
         raise ValueError(f"{name}: expected one dimension of int32 or int64 token ids, got {view.ndim} of format "
@@ -125,9 +139,7 @@ cdef int open_ids(object ids, str name, Ids* out, int64_t vocab) except -1:
     out.n = view.shape[0]
     if view.itemsize == 4:
         narrow = <const int32_t*>view.buf
-        for i in range(out.n):
-            worst = max(worst, <uint32_t>narrow[i])
-        if worst < vocab:
+        if K.ids_below(narrow, out.n, vocab):
             out.data = narrow
             return 0
     out.owned = <int32_t*>malloc(max(out.n, 1) * sizeof(int32_t))
@@ -183,15 +195,19 @@ cdef void close_id_rows(Ids* ids, int64_t n_rows) noexcept:
 
 # ---- parameters per row --------------------------------------------------------------------------
 
+cdef object number(object value, str name):
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name}: expected a number or one per row, got {value!r}") from None
+
+
 cdef int per_row(object value, str name, double* out, int64_t step, int64_t n_rows, double lo, double hi) except -1:
     cdef int64_t i
     cdef double x
     cdef const double[:] values
     if PyFloat_Check(value) or PyLong_Check(value) or np.ndim(value) == 0:
-        try:
-            x = value
-        except TypeError:
-            raise ValueError(f"{name}: expected a number or one per row, got {value!r}") from None
+        x = value if PyFloat_Check(value) else number(value, name)
         for i in range(n_rows):
             out[i * step] = x
         if not lo <= x <= hi:
@@ -246,13 +262,10 @@ cdef int run_rows(object num_threads, int64_t n, PoolFn fn, void* ctx) except -1
     cdef ThreadPool* pool
     if num_threads is None:
         threads = usable_cpus()
+    elif PyLong_Check(num_threads) and 1 <= num_threads <= kMaxSharedThreads:
+        threads = num_threads
     else:
-        try:
-            threads = num_threads
-        except (TypeError, OverflowError):
-            raise ValueError(f"num_threads: expected an integer or None, got {num_threads!r}") from None
-        if threads < 1:
-            raise ValueError(f"num_threads: {threads} is less than 1")
+        raise ValueError(f"num_threads: {num_threads!r} is not an integer from 1 to {kMaxSharedThreads}")
     with nogil:
         if threads == 1 or n <= 1:
             for i in range(n):

@@ -53,6 +53,7 @@ cdef extern from "simd/kernels.h" namespace "rvllm" nogil:
                       float frequency, float presence, float* scratch)
         void penalize_dense(float* x, int64_t n, const int32_t* counts, float repetition, float frequency,
                             float presence)
+        cbool ids_below(const int32_t* ids, int64_t n, int64_t limit)
         void from_half(const uint16_t* src, int64_t n, float* dst)
         void to_half(const float* src, int64_t n, uint16_t* dst)
         void from_bfloat(const uint16_t* src, int64_t n, float* dst)

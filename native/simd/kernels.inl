@@ -483,6 +483,15 @@ void penalize_dense(float* x, int64_t n, const int32_t* counts, float repetition
     });
 }
 
+bool ids_below(const int32_t* ids, int64_t n, int64_t limit) {
+    uint32_t worst = 0;
+    for (int64_t i = 0; i < n; ++i) {
+        const uint32_t id = static_cast<uint32_t>(ids[i]);
+        worst = id > worst ? id : worst;
+    }
+    return worst < limit;
+}
+
 // ---- 16-bit formats -----------------------------------------------------------------------------
 void from_half(const uint16_t* src, int64_t n, float* dst) {
     int64_t i = 0;
@@ -525,7 +534,7 @@ constexpr SamplingKernels table(const char* name) {
     return {name,       scan_max,  find_equal, count_above, collect,   mass,      mass_collect, weights,
             histogram,  pick_bins,
             exact_mass, exact_weight, exp_store, scale,     divide,    subtract,  mask,         mask_bits,
-            prob_mass,  prob_weights, penalize,  penalize_dense, from_half, to_half, from_bfloat, to_bfloat};
+            prob_mass,  prob_weights, penalize,  penalize_dense, ids_below, from_half, to_half, from_bfloat, to_bfloat};
 }
 
 }  // namespace

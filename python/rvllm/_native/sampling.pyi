@@ -21,10 +21,10 @@ def apply_penalties(
     token_ids: _Ids = None,
     prompt_ids: _Ids = None,
     counts: _Int32 | None = None,
-    *,
     repetition_penalty: _Number = 1.0,
     frequency_penalty: _Number = 0.0,
     presence_penalty: _Number = 0.0,
+    *,
     num_threads: int | None = 1,
     dtype: _Dtype = None,
 ) -> None: ...
@@ -49,10 +49,10 @@ def top_logprobs(
 ) -> tuple[_Int32, _Float]: ...
 def multinomial(
     probs: _Rows,
-    *,
     seed: _Integer | None = None,
     choice: _Integer | None = None,
     token_index: _Integer = 0,
+    *,
     num_threads: int | None = 1,
     dtype: _Dtype = None,
 ) -> _PerRow: ...
