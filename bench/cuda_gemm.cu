@@ -1,9 +1,10 @@
 // Checks and times the linear kernels of the CUDA backend on this machine's GPU.
 //
 //   cuda_gemm --check          every kernel, type and epilogue against a float64 product
+//   cuda_gemm --check-small    a few of them, for compute-sanitizer
 //   cuda_gemm [--json]         decode steps (113 linears of a 7B model in one graph) and prefill
 //
-// Build with -DRVLLM_CUDA=ON -DRVLLM_CUDA_BENCH=ON; --check makes the timings follow the checks.
+// Build with -DRVLLM_CUDA=ON -DRVLLM_CUDA_BENCH=ON.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
@@ -287,6 +288,14 @@ void check_pack(const Case& c) {
 }
 
 template <typename T>
+void check_small() {
+    for (const Case& c : {Case{1000, 200, true, true}, Case{640, 512, true, false, true},
+                          Case{17000, 72, true, false, false, false, true}})
+        check_case<T>(c, {1, 9, 65, 130, 300}, true);
+    check_pack<T>({352, 200, false, false, true});
+}
+
+template <typename T>
 void check_all() {
     const std::vector<int> few = {1, 3, 8, 9, 17, 40, 64, 65, 129, 250, 257, 600};
     for (const Case& c :
@@ -432,14 +441,16 @@ void time_all(bool json) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    bool check = false, json = false;
+    bool check = false, small = false, json = false;
     for (int i = 1; i < argc; ++i) {
         if (!std::strcmp(argv[i], "--check"))
             check = true;
+        else if (!std::strcmp(argv[i], "--check-small"))
+            small = true;
         else if (!std::strcmp(argv[i], "--json"))
             json = true;
         else
-            return std::printf("usage: cuda_gemm [--check] [--json]\n"), 2;
+            return std::printf("usage: cuda_gemm [--check | --check-small] [--json]\n"), 2;
     }
     int major, minor;
     CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0));
@@ -449,9 +460,9 @@ int main(int argc, char** argv) {
     CHECK(cudaStreamCreate(&stream));
     CHECK(cudaMalloc(&workspace, linear_workspace_bytes(device)));
     CHECK(cudaMemset(workspace, 0, linear_workspace_bytes(device)));
-    if (check) {
-        check_all<__half>();
-        if (device.arch >= 80) check_all<__nv_bfloat16>();
+    if (check || small) {
+        check ? check_all<__half>() : check_small<__half>();
+        if (device.arch >= 80) check ? check_all<__nv_bfloat16>() : check_small<__nv_bfloat16>();
         std::printf("%d checks, %d failed\n", n_checked, n_failed);
         return n_failed != 0;
     }

@@ -24,11 +24,6 @@ __device__ __forceinline__ void bulk_load(uint32_t dst, const void* src, uint32_
         : "memory");
 }
 
-// Starts bringing `bytes` bytes into L2.
-__device__ __forceinline__ void bulk_prefetch(const void* src, uint32_t bytes) {
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(src), "r"(bytes) : "memory");
-}
-
 // The box of a 2-D tensor map whose first element is (x, y); x is the contiguous dimension.
 __device__ __forceinline__ void tensor_load(uint32_t dst, const CUtensorMap* map, int x, int y,
                                             uint32_t bar) {
@@ -49,10 +44,6 @@ __device__ __forceinline__ void tensor_load_multicast(uint32_t dst, const CUtens
         "{%2, %3}], [%4], %5;" ::"r"(dst),
         "l"(map), "r"(x), "r"(y), "r"(bar), "h"(ctas)
         : "memory");
-}
-
-__device__ __forceinline__ void tensor_map_prefetch(const CUtensorMap* map) {
-    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
 
 }  // namespace rvllm::cuda

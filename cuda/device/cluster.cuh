@@ -22,15 +22,22 @@ __device__ __forceinline__ void cluster_sync() {
                      : "memory");
 }
 
-// Four floats at `address` (an own shared-memory address) of CTA `rank`.
-__device__ __forceinline__ float4 cluster_load(uint32_t address, uint32_t rank) {
-    float4 v;
+// The same without ordering memory, which otherwise waits for every store to have reached L2.
+__device__ __forceinline__ void cluster_sync_relaxed() {
+    asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+}
+
+// Four floats at `address` (an own shared-memory address) of CTA `rank`; zeros unless `valid`. No
+// branch: many of these overlap.
+__device__ __forceinline__ float4 cluster_load(uint32_t address, uint32_t rank, bool valid) {
+    float4 v = make_float4(0, 0, 0, 0);
     asm volatile(
-        "{\n.reg .b32 a;\n"
-        "mapa.shared::cluster.u32 a, %4, %5;\n"
-        "ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [a];\n}"
-        : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-        : "r"(address), "r"(rank)
+        "{\n.reg .b32 a;\n.reg .pred p;\n"
+        "setp.ne.b32 p, %6, 0;\n"
+        "@p mapa.shared::cluster.u32 a, %4, %5;\n"
+        "@p ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [a];\n}"
+        : "+f"(v.x), "+f"(v.y), "+f"(v.z), "+f"(v.w)
+        : "r"(address), "r"(rank), "r"((int)valid)
         : "memory");
     return v;
 }

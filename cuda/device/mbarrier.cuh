@@ -24,19 +24,17 @@ __device__ __forceinline__ void mbarrier_expect(uint32_t bar, uint32_t bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes) : "memory");
 }
 
-__device__ __forceinline__ void mbarrier_arrive(uint32_t bar) {
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory");
+// Address of `address` (own shared memory) in CTA `rank` of the cluster.
+__device__ __forceinline__ uint32_t cluster_address(uint32_t address, uint32_t rank) {
+    uint32_t r;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(r) : "r"(address), "r"(rank));
+    return r;
 }
 
-// Arrives at the barrier at the same offset in CTA `rank` of the cluster. Orders nothing but what
-// the arriving thread has waited for (reads by wgmma): releasing to the cluster costs 0.9 us.
-__device__ __forceinline__ void mbarrier_arrive_at(uint32_t bar, uint32_t rank) {
-    asm volatile(
-        "{\n.reg .b32 a;\n"
-        "mapa.shared::cluster.u32 a, %0, %1;\n"
-        "mbarrier.arrive.shared::cluster.b64 _, [a];\n}" ::"r"(bar),
-        "r"(rank)
-        : "memory");
+// Arrives at a barrier given by its cluster address. Orders nothing but what the arriving thread has
+// waited for (reads by wgmma): releasing to the cluster costs 0.9 us.
+__device__ __forceinline__ void mbarrier_arrive_cluster(uint32_t bar) {
+    asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(bar) : "memory");
 }
 
 // Waits until the phase of the given parity has completed.

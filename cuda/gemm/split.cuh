@@ -10,13 +10,14 @@
 #include "device/cluster.cuh"
 #include "device/mbarrier.cuh"
 #include "device/pdl.cuh"
-#include "device/wgmma.cuh"
 #include "gemm/epilogue.cuh"
+#include "gemm/tile_math.cuh"
 
 namespace rvllm::cuda {
 
 constexpr int kSplitThreads = 288;  // two warpgroups that multiply, one warp that copies
 constexpr int kMaxStages = 12;
+constexpr int kMaxSplit = 8;
 // The sums of a tile lie as [token][128 rows], so far apart that fragments are written and rows are
 // read without bank conflicts.
 constexpr int kSumStride = kBlockRows + 4;
@@ -65,7 +66,7 @@ __global__ void __launch_bounds__(kSplitThreads)
     }
     __syncwarp();
     if (n_sharing > 1) {
-        cluster_sync();
+        cluster_sync_relaxed();
     } else {
         __syncthreads();
     }
@@ -101,35 +102,23 @@ __global__ void __launch_bounds__(kSplitThreads)
             }
         }
     } else {
-        float acc[Tokens / 2] = {};
+        using Math = TileMath<T, Tokens>;
+        Math math(weights, tokens);
+        math.clear();
         RingPosition at;
-        for (int i = 0; i < n; ++i) {
-            mbarrier_wait(smem_ptr(&full[at.slot]), at.parity);
-            const uint64_t a = wgmma_descriptor(weights + at.slot * kTileBytes + warp / 4 * (kTileBytes / 2));
-            const uint64_t b = wgmma_descriptor(tokens + at.slot * kTokenBytes);
-            wgmma_fence();
-#pragma unroll
-            for (int k = 0; k < kChunk / 16; ++k) Wgmma<T, Tokens>::run(acc, a + 2 * k, b + 2 * k);
-            wgmma_commit();
-            wgmma_wait<1>();
-            if (i > 0) {
-                const uint32_t bar = smem_ptr(&empty[(at.slot ? at.slot : n_stages) - 1]);
-                if (n_sharing == 1) {
-                    if (lane == 0) mbarrier_arrive(bar);
-                } else if (lane < n_sharing) {
-                    mbarrier_arrive_at(bar, lane * n_ranks + rank);
-                }
-            }
-            at.advance(n_stages);
-        }
-        wgmma_wait<0>();
+        const uint32_t emptied = cluster_address(smem_ptr(empty), min(lane, n_sharing - 1) * n_ranks + rank);
+        math.run(n, smem_ptr(full), n_stages, at, [&](int slot) {
+            if (lane < n_sharing) mbarrier_arrive_cluster(emptied + slot * 8);
+        });
         asm volatile("bar.sync 1, 256;" ::: "memory");  // the ring is read no more
-        const int row = warp * 16 + lane / 4, column = lane % 4 * 2;
 #pragma unroll
-        for (int j = 0; j < Tokens / 8; ++j)
+        for (int r = 0; r < Math::kRowTiles; ++r)
 #pragma unroll
-            for (int e = 0; e < 4; ++e)
-                sums[(j * 8 + column + e % 2) * kSumStride + row + e / 2 * 8] = acc[j * 4 + e];
+            for (int j = 0; j < Math::kN / 8; ++j)
+#pragma unroll
+                for (int e = 0; e < 4; ++e)
+                    sums[(math.token(j) + e % 2) * kSumStride + math.row(r) + e / 2 * 8] =
+                        math.acc[r][j * 4 + e];
     }
 
     if (n_ranks > 1) {
@@ -146,13 +135,15 @@ __global__ void __launch_bounds__(kSplitThreads)
             const float* at = sums + token * kSumStride + r;
             if (n_ranks == 1) return *reinterpret_cast<const float4*>(at);
             const uint32_t address = smem_ptr(at);
-            float4 v = make_float4(0, 0, 0, 0);
-#pragma unroll 4
-            for (int s = 0; s < n_ranks; ++s) v = v + cluster_load(address, part * n_ranks + s);
-            return v;
+            float4 v[kMaxSplit];
+#pragma unroll
+            for (int s = 0; s < kMaxSplit; ++s) v[s] = cluster_load(address, part * n_ranks + s, s < n_ranks);
+#pragma unroll
+            for (int s = 1; s < kMaxSplit; ++s) v[0] = v[0] + v[s];
+            return v[0];
         };
         // Several units at a time, to have more reads of other CTAs in flight.
-        constexpr int kAtOnce = Tokens >= 64 ? 4 : 1;
+        constexpr int kAtOnce = Tokens >= 64 ? 2 : 1;
         for (int i0 = first + threadIdx.x; i0 < end; i0 += 256 * kAtOnce) {
             float4 v[kAtOnce], up[kAtOnce];
 #pragma unroll
@@ -170,7 +161,7 @@ __global__ void __launch_bounds__(kSplitThreads)
     }
     if (n_ranks * n_sharing > 1) {  // nobody leaves while its shared memory is in use elsewhere
         __syncwarp();
-        cluster_sync();
+        cluster_sync_relaxed();
     }
 }
 

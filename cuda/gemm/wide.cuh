@@ -11,8 +11,8 @@
 #include "device/cluster.cuh"
 #include "device/mbarrier.cuh"
 #include "device/pdl.cuh"
-#include "device/wgmma.cuh"
 #include "gemm/epilogue.cuh"
+#include "gemm/tile_math.cuh"
 
 namespace rvllm::cuda {
 
@@ -91,32 +91,41 @@ __device__ __forceinline__ WideTile wide_tile(int tile, int n_groups, int n_toke
     return {r / width, (b * band + r % width) * tokens};
 }
 
-// Walks through the chunks of all segments of a cluster. The divisions of wide_tile() are too slow
-// to repeat for every chunk.
+// Walks through the loads of a CTA, chunk by chunk. One thread issues them all: everything that is
+// not an addition happens once per segment, or that thread becomes the bottleneck.
 class WideCursor {
  public:
-    __device__ __forceinline__ WideCursor(const WideSchedule& schedule, int n_groups, int n_token_tiles,
-                                          int tokens)
-        : schedule_(schedule), n_groups_(n_groups), n_token_tiles_(n_token_tiles), tokens_(tokens) {
+    __device__ __forceinline__ WideCursor(const WideSchedule& schedule, const LinearParams& p, int n_groups,
+                                          int n_token_tiles, int tokens)
+        : schedule_(schedule), p_(p), n_groups_(n_groups), n_token_tiles_(n_token_tiles), tokens_(tokens) {
         open();
     }
-    __device__ __forceinline__ WideTile tile() const { return tile_; }
-    __device__ __forceinline__ int chunk() const { return chunk_; }
+
     __device__ __forceinline__ void advance() {
-        if (++chunk_ == segment_.end) open();
+        weight += kTileBytes;
+        column += kChunk;
+        if (--left_ == 0) open();
     }
+
+    const uint8_t* weight;  // tile of this CTA's row block
+    int column, token;      // of this CTA's part of the token tile
 
  private:
     __device__ __forceinline__ void open() {
-        if (!schedule_.next(segment_)) return;
-        chunk_ = segment_.begin;
-        tile_ = wide_tile(segment_.tile, n_groups_, n_token_tiles_, tokens_);
+        WideSegment s;
+        if (!schedule_.next(s)) return;
+        const WideTile tile = wide_tile(s.tile, n_groups_, n_token_tiles_, tokens_);
+        const int n_ranks = cluster_size(), rank = cluster_rank(), last = (int)row_blocks(p_.n) - 1;
+        const size_t block = min(tile.group * n_ranks + rank, last);
+        weight = p_.weight + (block * k_chunks(p_.k) + s.begin) * kTileBytes;
+        column = s.begin * kChunk;
+        token = tile.token0 + rank * (tokens_ / n_ranks);
+        left_ = s.end - s.begin;
     }
 
     WideSchedule schedule_;
-    WideSegment segment_;
-    WideTile tile_;
-    int n_groups_, n_token_tiles_, tokens_, chunk_;
+    const LinearParams& p_;
+    int n_groups_, n_token_tiles_, tokens_, left_;
 };
 
 template <typename T, int Tokens>
@@ -146,84 +155,63 @@ __global__ void __launch_bounds__(kWideThreads, 1)
         mbarrier_init_fence();
     }
     __syncwarp();
-    cluster_sync();
+    cluster_sync_relaxed();
 
     if (warp == 8) {
         if (lane == 0) {
             const uint64_t policy = policy_evict_first();
-            const int part = Tokens / n_ranks;
+            const uint32_t full0 = smem_ptr(full), empty0 = smem_ptr(empty);
+            const uint32_t part = tokens + rank * (kTokenBytes / n_ranks);
+            const uint16_t everybody = (uint16_t)((1 << n_ranks) - 1);
             auto load_weights = [&](int slot, const WideCursor& c) {
-                const int block = min(c.tile().group * n_ranks + rank, n_blocks - 1);
-                const uint32_t bar = smem_ptr(&full[slot]);
-                mbarrier_expect(bar, kTileBytes + kTokenBytes);
-                bulk_load(weights + slot * kTileBytes,
-                          p.weight + ((size_t)block * chunks + c.chunk()) * kTileBytes, kTileBytes, bar,
-                          policy);
+                mbarrier_expect(full0 + slot * 8, kTileBytes + kTokenBytes);
+                bulk_load(weights + slot * kTileBytes, c.weight, kTileBytes, full0 + slot * 8, policy);
             };
             auto load_tokens = [&](int slot, const WideCursor& c) {
-                const uint32_t dst = tokens + slot * kTokenBytes + rank * part * 128,
-                               bar = smem_ptr(&full[slot]);
-                const int x = c.chunk() * kChunk, y = c.tile().token0 + rank * part;
+                const uint32_t dst = part + slot * kTokenBytes;
                 if (n_ranks > 1) {
-                    tensor_load_multicast(dst, &x_map, x, y, bar, (uint16_t)((1 << n_ranks) - 1));
+                    tensor_load_multicast(dst, &x_map, c.column, c.token, full0 + slot * 8, everybody);
                 } else {
-                    tensor_load(dst, &x_map, x, y, bar);
+                    tensor_load(dst, &x_map, c.column, c.token, full0 + slot * 8);
                 }
             };
             const int total = schedule.total_chunks(), ahead = min(total, n_stages);
-            WideCursor cursor(schedule, n_groups, n_token_tiles, Tokens), behind = cursor;
+            WideCursor cursor(schedule, p, n_groups, n_token_tiles, Tokens), behind = cursor;
             for (int i = 0; i < ahead; ++i, cursor.advance()) load_weights(i, cursor);
             if (p.trigger >= total - ahead) pdl_launch_dependents();
             pdl_wait();
             for (int i = 0; i < ahead; ++i, behind.advance()) load_tokens(i, behind);
             RingPosition at;
-            for (int i = ahead; i < total; ++i, cursor.advance(), at.advance(n_stages)) {
-                mbarrier_wait(smem_ptr(&empty[at.slot]), at.parity);
+            for (int left = total - ahead; left > 0; --left, cursor.advance(), at.advance(n_stages)) {
+                mbarrier_wait(empty0 + at.slot * 8, at.parity);
                 load_weights(at.slot, cursor);
                 load_tokens(at.slot, cursor);
-                if (i + 1 + p.trigger == total) pdl_launch_dependents();
+                if (left == p.trigger + 1) pdl_launch_dependents();
             }
         }
     } else {
-        float acc[Tokens / 2];
+        using Math = TileMath<T, Tokens>;
+        Math math(weights, tokens);
         RingPosition at;
         WideSchedule walk = schedule;
         WideSegment segment;
         float4* mine =
             static_cast<float4*>(p.workspace) + (size_t)blockIdx.x * (Tokens / 8) * 256 + threadIdx.x;
+        const uint32_t emptied = cluster_address(smem_ptr(empty), min(lane, n_ranks - 1));
         auto release = [&](int slot) {
-            if (n_ranks == 1) {
-                if (lane == 0) mbarrier_arrive(smem_ptr(&empty[slot]));
-            } else if (lane < n_ranks) {
-                mbarrier_arrive_at(smem_ptr(&empty[slot]), lane);
-            }
+            if (lane < n_ranks) mbarrier_arrive_cluster(emptied + slot * 8);
         };
         while (walk.next(segment)) {
-#pragma unroll
-            for (int i = 0; i < Tokens / 2; ++i) acc[i] = 0;
-            int previous = 0;
-            for (int c = segment.begin; c < segment.end; ++c) {
-                mbarrier_wait(smem_ptr(&full[at.slot]), at.parity);
-                const uint64_t a =
-                    wgmma_descriptor(weights + at.slot * kTileBytes + warp / 4 * (kTileBytes / 2));
-                const uint64_t b = wgmma_descriptor(tokens + at.slot * kTokenBytes);
-                wgmma_fence();
-#pragma unroll
-                for (int k = 0; k < kChunk / 16; ++k) Wgmma<T, Tokens>::run(acc, a + 2 * k, b + 2 * k);
-                wgmma_commit();
-                wgmma_wait<1>();
-                if (c > segment.begin) release(previous);
-                previous = at.slot;
-                at.advance(n_stages);
-            }
-            wgmma_wait<0>();
-            release(previous);
+            math.clear();
+            math.run(segment.end - segment.begin, smem_ptr(full), n_stages, at, release);
+            auto& acc = math.acc;
 
             if (segment.publish) {
 #pragma unroll
-                for (int j = 0; j < Tokens / 8; ++j)
-                    __stcg(mine + j * 256,
-                           make_float4(acc[j * 4], acc[j * 4 + 1], acc[j * 4 + 2], acc[j * 4 + 3]));
+                for (int i = 0; i < Tokens / 8; ++i) {
+                    const float* v = &acc[i / (Math::kN / 8)][i % (Math::kN / 8) * 4];
+                    __stcg(mine + i * 256, make_float4(v[0], v[1], v[2], v[3]));
+                }
                 __threadfence();
                 asm volatile("bar.sync 1, 256;" ::: "memory");
                 if (threadIdx.x == 0)
@@ -245,12 +233,13 @@ __global__ void __launch_bounds__(kWideThreads, 1)
                 asm volatile("bar.sync 1, 256;" ::: "memory");
                 const float4* theirs = mine - (size_t)n_ranks * (Tokens / 8) * 256;
 #pragma unroll
-                for (int j = 0; j < Tokens / 8; ++j) {
-                    const float4 v = __ldcg(theirs + j * 256);
-                    acc[j * 4] = v.x + acc[j * 4];
-                    acc[j * 4 + 1] = v.y + acc[j * 4 + 1];
-                    acc[j * 4 + 2] = v.z + acc[j * 4 + 2];
-                    acc[j * 4 + 3] = v.w + acc[j * 4 + 3];
+                for (int i = 0; i < Tokens / 8; ++i) {
+                    const float4 u = __ldcg(theirs + i * 256);
+                    float* v = &acc[i / (Math::kN / 8)][i % (Math::kN / 8) * 4];
+                    v[0] = u.x + v[0];
+                    v[1] = u.y + v[1];
+                    v[2] = u.z + v[2];
+                    v[3] = u.w + v[3];
                 }
             }
             pdl_wait();
@@ -258,28 +247,32 @@ __global__ void __launch_bounds__(kWideThreads, 1)
             const bool pairs = p.act == Act::silu_mul;
             const int units = pairs ? 2 : 4;  // per token in the 16 rows of this warp
             const int row = unit_row(p.act, lane % units);
-            const UnitEpilogue<T> unit(p, tile.group * n_ranks + rank, warp * units + lane % units);
             float* turned = stage[warp];
 #pragma unroll
-            for (int j = 0; j < Tokens / 8; j += kStageTokens / 8) {
-                const int token0 = tile.token0 + j * 8;
-                if (token0 >= p.m) break;
-                __syncwarp();
+            for (int r = 0; r < Math::kRowTiles; ++r) {
+                const UnitEpilogue<T> unit(p, tile.group * n_ranks + rank,
+                                           math.row(r) / 16 * units + lane % units);
 #pragma unroll
-                for (int e = 0; e < kStageTokens / 2; ++e)
-                    turned[(e / 4 * 8 + lane % 4 * 2 + e % 2) * kStageStride + lane / 4 + e % 4 / 2 * 8] =
-                        acc[j * 4 + e];
-                __syncwarp();
-                for (int t = lane / units; t < kStageTokens && token0 + t < p.m; t += 32 / units) {
-                    const float* sums = turned + t * kStageStride + row;
-                    unit.finish(token0 + t, *reinterpret_cast<const float4*>(sums),
-                                *reinterpret_cast<const float4*>(sums + (pairs ? 8 : 0)));
+                for (int j = 0; j < Math::kN / 8; j += kStageTokens / 8) {
+                    const int token0 = tile.token0 + math.token(j) - lane % 4 * 2;
+                    if (token0 >= p.m) break;
+                    __syncwarp();
+#pragma unroll
+                    for (int e = 0; e < kStageTokens / 2; ++e)
+                        turned[(e / 4 * 8 + lane % 4 * 2 + e % 2) * kStageStride + lane / 4 + e % 4 / 2 * 8] =
+                            acc[r][j * 4 + e];
+                    __syncwarp();
+                    for (int t = lane / units; t < kStageTokens && token0 + t < p.m; t += 32 / units) {
+                        const float* sums = turned + t * kStageStride + row;
+                        unit.finish(token0 + t, *reinterpret_cast<const float4*>(sums),
+                                    *reinterpret_cast<const float4*>(sums + (pairs ? 8 : 0)));
+                    }
                 }
             }
         }
     }
     __syncwarp();
-    cluster_sync();  // nobody leaves while the other may still arrive at its barriers
+    cluster_sync_relaxed();  // nobody leaves while the other may still arrive at its barriers
 }
 
 }  // namespace rvllm::cuda

@@ -1,0 +1,73 @@
+// The products of a tile of 128 weight rows and Tokens tokens by two warpgroups (sm_90a).
+//
+// Up to 192 tokens each warpgroup takes 64 rows and all tokens. Of 256 tokens each takes one half
+// and all rows, as two independent chains of products.
+#pragma once
+#include "device/mbarrier.cuh"
+#include "device/wgmma.cuh"
+#include "gemm/layout.h"
+
+namespace rvllm::cuda {
+
+template <typename T, int Tokens>
+struct TileMath {
+    static constexpr int kRowTiles = Tokens == 256 ? 2 : 1;  // of 64 rows, per warpgroup
+    static constexpr int kN = Tokens / kRowTiles;            // tokens per warpgroup
+    static constexpr uint32_t kTokenBytes = Tokens * 128;
+
+    // acc[r][4 * j + e]: stored row row(r) + e / 2 * 8, token token(j) + e % 2 of the tile.
+    float acc[kRowTiles][kN / 2];
+    int warp, lane;
+    uint32_t a, b;  // descriptors of slot 0, low words
+
+    __device__ __forceinline__ TileMath(uint32_t weights, uint32_t tokens)
+        : warp(threadIdx.x / 32), lane(threadIdx.x % 32) {
+        const int group = warp / 4;
+        a = (uint32_t)wgmma_descriptor(weights + (kRowTiles == 1 ? group * (kTileBytes / 2) : 0));
+        b = (uint32_t)wgmma_descriptor(tokens + (kRowTiles == 1 ? 0 : group * kN * 128));
+    }
+
+    __device__ __forceinline__ int row(int r) const {
+        return (kRowTiles == 1 ? warp * 16 : r * 64 + warp % 4 * 16) + lane / 4;
+    }
+    __device__ __forceinline__ int token(int j) const {
+        return (kRowTiles == 1 ? 0 : warp / 4 * kN) + j * 8 + lane % 4 * 2;
+    }
+
+    __device__ __forceinline__ void clear() {
+#pragma unroll
+        for (int r = 0; r < kRowTiles; ++r)
+#pragma unroll
+            for (int i = 0; i < kN / 2; ++i) acc[r][i] = 0;
+    }
+
+    // Chunks from the ring until `n` are done; `release(slot)` gives a slot back. Little may stand
+    // between the products of two chunks: the tensor cores run dry in less than 200 cycles.
+    template <typename Release>
+    __device__ __forceinline__ void run(int n, uint32_t full, int n_stages, RingPosition& at,
+                                        Release release) {
+        constexpr uint64_t kHigh = (uint64_t)0x40000040 << 32;  // 128-byte swizzle, 8 rows are 1024 bytes
+        int previous = 0;
+        for (int i = 0; i < n; ++i) {
+            const int slot = at.slot;
+            mbarrier_wait(full + slot * 8, at.parity);
+            const uint32_t a_slot = a + slot * (kTileBytes >> 4), b_slot = b + slot * (kTokenBytes >> 4);
+            wgmma_fence();
+#pragma unroll
+            for (int k = 0; k < kChunk / 16; ++k)
+#pragma unroll
+                for (int r = 0; r < kRowTiles; ++r)
+                    Wgmma<T, kN>::run(acc[r], kHigh | (a_slot + r * (kTileBytes >> 5) + 2 * k),
+                                      kHigh | (b_slot + 2 * k));
+            wgmma_commit();
+            at.advance(n_stages);
+            wgmma_wait<1>();
+            if (i > 0) release(previous);
+            previous = slot;
+        }
+        wgmma_wait<0>();
+        if (n > 0) release(previous);
+    }
+};
+
+}  // namespace rvllm::cuda
