@@ -30,8 +30,10 @@ cdef extern from "engine_thread.h" namespace "rvllm" nogil:
         void set(int64_t)
         void add(int64_t)
 
-    cdef cppclass Log2Histogram:
+    cdef cppclass LogHistogram:
         void observe(int64_t)
+        @staticmethod
+        int64_t lower(int bucket)
         Gauge* counts
         Gauge sum
 
@@ -50,9 +52,9 @@ cdef extern from "engine_thread.h" namespace "rvllm" nogil:
         Gauge prefix_hits
         Gauge prompt_tokens
         Gauge generation_tokens
-        Log2Histogram step_us
-        Log2Histogram host_us
-        Log2Histogram step_tokens
+        LogHistogram step_us
+        LogHistogram host_us
+        LogHistogram step_tokens
 
     cdef cppclass EngineThread:
         EngineThread()
@@ -61,7 +63,7 @@ cdef extern from "engine_thread.h" namespace "rvllm" nogil:
         void join()
         int64_t cpu_us()
 
-    cdef int HISTOGRAM_BUCKETS "rvllm::Log2Histogram::kBuckets"
+    cdef int HISTOGRAM_BUCKETS "rvllm::LogHistogram::kBuckets"
 
 
 cdef enum:
@@ -283,14 +285,15 @@ cdef class EngineCore:
         }
 
     def histograms(self) -> dict:
-        """Return {name: ([count per power-of-two bucket], sum)} for step_us, host_us and step_tokens."""
+        """Return {name: ([(smallest value, count), ...], sum)} for step_us, host_us and step_tokens, empty buckets left out.
+
+        Buckets are at most 1/32 of their value wide; they count since the start of the engine.
+        """
         cdef EngineCounters* c = &self.counters
-        cdef int i
         return {
-            "step_us": ([c.step_us.counts[i].get() for i in range(HISTOGRAM_BUCKETS)], c.step_us.sum.get()),
-            "host_us": ([c.host_us.counts[i].get() for i in range(HISTOGRAM_BUCKETS)], c.host_us.sum.get()),
-            "step_tokens": ([c.step_tokens.counts[i].get() for i in range(HISTOGRAM_BUCKETS)],
-                            c.step_tokens.sum.get()),
+            "step_us": buckets_of(&c.step_us),
+            "host_us": buckets_of(&c.host_us),
+            "step_tokens": buckets_of(&c.step_tokens),
         }
 
     # ---- the engine thread -------------------------------------------------------------------------
@@ -407,6 +410,17 @@ cdef class EngineCore:
 
     cdef void update(self, Flight* flight) noexcept nogil:
         self.scheduler.update(flight.step, flight.results, flight.tops, self.max_top, monotonic_us(), &self.outbox)
+
+
+cdef tuple buckets_of(LogHistogram* h):
+    cdef int i
+    cdef int64_t n
+    out = []
+    for i in range(HISTOGRAM_BUCKETS):
+        n = h.counts[i].get()
+        if n:
+            out.append((LogHistogram.lower(i), n))
+    return out, h.sum.get()
 
 
 cdef void engine_main(EngineCore core) noexcept nogil:

@@ -55,15 +55,27 @@ private:
     std::atomic<int64_t> value_{0};
 };
 
-// Counts of values by power of two: bucket i counts values in (2^(i-1), 2^i]; the last is open.
-class Log2Histogram {
+// Counts of values in buckets that grow by 1/32 of a power of two: about 3% wide, so that two runs
+// can be compared by their percentiles. Values below 32 have a bucket each.
+class LogHistogram {
 public:
-    static constexpr int kBuckets = 32;
+    static constexpr int kSub = 32;      // buckets per power of two
+    static constexpr int kOctaves = 28;  // powers of two from kSub on
+    static constexpr int kBuckets = kSub * (kOctaves + 1);
     void observe(int64_t v) {
-        int i = 0;
-        while (i < kBuckets - 1 && (int64_t{1} << i) < v) ++i;
-        counts[i].add(1);
+        counts[bucket_of(v)].add(1);
         sum.add(v);
+    }
+    static int bucket_of(int64_t v) {
+        if (v < kSub) return v < 0 ? 0 : static_cast<int>(v);
+        const int octave = 63 - __builtin_clzll(static_cast<unsigned long long>(v)) - 5;  // 2^5 == kSub
+        if (octave >= kOctaves) return kBuckets - 1;
+        return kSub * (octave + 1) + static_cast<int>((v >> octave) - kSub);
+    }
+    // Smallest value of a bucket.
+    static int64_t lower(int bucket) {
+        const int octave = bucket / kSub - 1;
+        return octave < 0 ? bucket : static_cast<int64_t>(bucket % kSub + kSub) << octave;
     }
     Gauge counts[kBuckets];
     Gauge sum;
@@ -84,9 +96,9 @@ struct EngineCounters {
     Gauge prefix_hits;     // of these, found
     Gauge prompt_tokens;   // computed or found
     Gauge generation_tokens;
-    Log2Histogram step_us;      // wall time of a step, schedule to publish
-    Log2Histogram host_us;      // of that, outside the forward pass and the sampler
-    Log2Histogram step_tokens;  // tokens of a step, prompt and output
+    LogHistogram step_us;      // wall time of a step, schedule to publish
+    LogHistogram host_us;      // of that, outside the forward pass and the sampler
+    LogHistogram step_tokens;  // tokens of a step, prompt and output
 };
 
 }  // namespace rvllm

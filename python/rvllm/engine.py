@@ -413,8 +413,8 @@ class Engine:
             thread_cpu_s=s["thread_cpu_s"],
         )
 
-    def histograms(self) -> dict[str, tuple[list[int], int]]:
-        """Return {name: (counts per power-of-two bucket, sum)} of step_us, host_us and step_tokens."""
+    def histograms(self) -> dict[str, tuple[list[tuple[int, int]], int]]:
+        """Return {name: ([(smallest value of the bucket, count), ...], sum)} of step_us, host_us and step_tokens."""
         return self._core.histograms()
 
     @property

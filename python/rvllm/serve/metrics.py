@@ -224,7 +224,12 @@ class Metrics:
         yield counter("rvllm:engine_cpu_seconds", "CPU time of the engine thread.", stats.thread_cpu_s)
 
 
-def _powers(counts: list[int], low: int, high: int, unit: float) -> tuple[tuple[float, ...], list[int]]:
-    """Return bounds unit * 2**low .. unit * 2**high and counts, of a histogram by powers of two."""
-    bounds = tuple(round(unit * 2**i, 9) for i in range(low, high + 1))
-    return bounds, [sum(counts[: low + 1]), *counts[low + 1 : high + 1], sum(counts[high + 1 :])]
+def _powers(buckets: list[tuple[int, int]], low: int, high: int, unit: float) -> tuple[tuple[float, ...], list[int]]:
+    """Return bounds unit * 2**low .. unit * 2**high and the counts between them, of (smallest value, count) buckets.
+
+    A bucket that starts on a bound counts as below it, though it reaches 3% further.
+    """
+    counts = [0] * (high - low + 2)
+    for value, count in buckets:
+        counts[min(max((value - 1).bit_length(), low), high + 1) - low] += count
+    return tuple(round(unit * 2**i, 9) for i in range(low, high + 1)), counts
