@@ -34,6 +34,13 @@ class Problem:
     flops: float = 0
     bytes: float = 0  # operands read and written once
 
+    def check(self, outputs: list[Array]) -> None:
+        """Compare outputs with what is expected. AssertionError: how many are wrong, and the first."""
+        for got, expected, tolerance in zip(outputs, self.expected, self.tolerance, strict=True):
+            # Equal covers infinities; whatever is NaN fails.
+            good = (got == expected) | (abs(got - expected) <= tolerance)
+            assert good.all(), f"{(~good).sum()} wrong, the first: {got[~good][0]} for {expected[~good][0]}"
+
     def __post_init__(self) -> None:
         arrays = [a for a in [*self.inputs, *self.weights] if a is not None]
         self.bytes = self.bytes or sum(a.nbytes for a in arrays) + sum(4.0 * e.size for e in self.expected)
@@ -367,7 +374,7 @@ def case_attention(
         }
         expected = attention(q, k, v, 1, step, n_heads, scale)
         n_seen = sum(p + 1 for p in step["positions"])
-        n_bytes = 2.0 * n_kv_heads * head_dim * k.itemsize * sum(lengths) + 2 * q.nbytes
+        n_bytes = 2.0 * n_kv_heads * head_dim * k.itemsize * sum(lengths) + 2.0 * q.nbytes
         return Problem(
             [q], [expected], [3e-6], [], attrs, step, (k, v), None, 4.0 * n_heads * head_dim * n_seen, n_bytes
         )
@@ -377,7 +384,14 @@ def case_attention(
 
 
 def case_rope_kv_write(
-    t: int, n_heads: int, n_kv_heads: int, head_dim: int, rotary_dim: int, norm: bool, dtype: str
+    t: int,
+    n_heads: int,
+    n_kv_heads: int,
+    head_dim: int,
+    rotary_dim: int,
+    norm: bool,
+    dtype: str,
+    bench: bool = False,
 ) -> None:
     """The cache is not compared here: its bits are those of the composition, which test_ops.py checks."""
 
@@ -403,7 +417,7 @@ def case_rope_kv_write(
         return Problem([q, k, v, table, slots], expected, tolerance, weights, attrs, {}, (cache, cache.copy()))
 
     name = f"{t}x{n_heads}/{n_kv_heads}x{head_dim} turns {rotary_dim} {dtype}{' norm' if norm else ''}"
-    add_case("rope_kv_write", name, make)
+    add_case("rope_kv_write", name, make, bench)
 
 
 # ---- the list ---------------------------------------------------------------------------------------
@@ -413,7 +427,8 @@ for T, H in ((1, 1), (3, 7), (2, 64), (5, 70), (1, 18944), (300, 897)):
     case_binary("mul", lambda a, b: a * b, T, H)
     case_binary("silu_mul", lambda a, b: silu(a) * b, T, H)
     case_silu(T, H)
-for T in (1, 512):
+for T in (1, 64, 512):
+    case_rope_kv_write(T, 14, 2, 64, 64, False, "bf16", bench=True)
     case_binary("silu_mul", lambda a, b: silu(a) * b, T, 4864, bench=True)
     case_rms_norm(T, 896, 1.0, bench=True)
     case_add_rms_norm(T, 896, bench=True)
@@ -436,6 +451,9 @@ for DTYPE in ("f32", "f16", "bf16"):
     case_embed(40, 77, 130, DTYPE)
 for M in (1, 4, 16, 64, 512):
     case_linear(M, 4864, 896, "bf16", False, bench=True)
+for M in (1, 512):
+    case_linear(M, 896, 4864, "bf16", False, bench=True)
+    case_linear(M, 4864, 896, "f32", False, bench=True)
 case_take_rows(1, 1, 8)
 case_take_rows(300, 40, 897)
 for T, D, SCALE in ((1, 8, 1.0), (7, 64, 1.0), (300, 128, 1.25)):
