@@ -11,18 +11,18 @@ import pytest
 
 from rvllm import LLM, SamplingParams
 from rvllm.errors import InvalidRequestError, QueueFullError
-from tiny_models import write_tiny_llama
+from tiny import write_checkpoint
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> str:
-    return str(write_tiny_llama(tmp_path_factory.mktemp("tiny")))
+    return write_checkpoint(tmp_path_factory.mktemp("tiny"), "llama", vocab_size=320, max_position_embeddings=512)
 
 
 @pytest.fixture(scope="module")
 def endless(tmp_path_factory) -> str:
     """The same with a context that takes seconds to fill."""
-    return str(write_tiny_llama(tmp_path_factory.mktemp("endless"), max_position_embeddings=65536))
+    return write_checkpoint(tmp_path_factory.mktemp("endless"), "llama", vocab_size=320, max_position_embeddings=65536)
 
 
 @pytest.fixture

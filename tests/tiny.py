@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import save_file
 
 from rvllm._native.plan import BoundPlan, Device, NativePlan
 from rvllm.config import read_model_config
@@ -96,6 +97,13 @@ def random_checkpoint(plan, seed: int = 0) -> dict[str, np.ndarray]:
             scale, offset = (0.2, 1.0) if "norm" in name else (0.3 if w.format == "vector" else w.k**-0.5, 0.0)
             arrays[name] = (offset + scale * rng.standard_normal(shape)).astype(np.float32)
     return arrays
+
+
+def write_checkpoint(directory: Path, name: str, seed: int = 0, **changes) -> str:
+    """Write a whole model directory with random float32 weights; `changes` are fields of config.json."""
+    plan = trace_variant(name, directory, **changes)
+    save_file(random_checkpoint(plan, seed), directory / "model.safetensors")
+    return str(directory)
 
 
 def pack(plan, bound: BoundPlan, arrays: dict[str, np.ndarray]) -> None:
