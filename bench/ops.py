@@ -41,25 +41,22 @@ Run = Callable[[], object]
 # ---- ours ---------------------------------------------------------------------------------------------------
 
 
-def bind(cpu: opcall.Cpu, case: Case, p: Problem) -> tuple[opcall.Call, list[np.ndarray]]:
+def bind_and_check(cpu: opcall.Cpu, case: Case, p: Problem) -> opcall.Call:
     outputs = [np.full(e.shape, np.nan, np.float32) for e in p.expected]
     inputs = [None if a is None else a.copy() for a in p.inputs]
     weights = [None if w is None else cpu.weight(w) for w in p.weights]
     cache = None if p.cache is None else opcall.KvCache(p.cache[0].copy(), p.cache[1].copy())
     step = opcall.Step(**p.step) if p.step else None
-    return cpu.bind(case.op, inputs, weights, outputs, p.attrs, step, cache), outputs
+    call = cpu.bind(case.op, inputs, weights, outputs, p.attrs, step, cache)
+    call.run()
+    p.check(outputs, None if cache is None else (cache.k, cache.v))
+    return call
 
 
 def our_runs(cpu: opcall.Cpu, case: Case, p: Problem) -> list[opcall.Call]:
     """Return the case bound to as many copies as its operands must come from memory, each checked."""
     n_copies = max(1, min(64, int(ROTATE_BYTES / p.bytes))) if case.op in ("linear", "attention") else 1
-    calls = []
-    for _ in range(n_copies):
-        call, outputs = bind(cpu, case, p)
-        call.run()
-        p.check(outputs)
-        calls.append(call)
-    return calls
+    return [bind_and_check(cpu, case, p) for _ in range(n_copies)]
 
 
 # ---- torch --------------------------------------------------------------------------------------------------
@@ -186,7 +183,7 @@ def report(
         return
     peer = f"{times[1] * 1e6:>10.1f}{ratio:>8.2f}" if ratio else f"{'':>18}"
     beside = f"{read:>10.0f}" if read is not None else ""
-    print(f"{case!s:<44}{kernel:<26}{times[0] * 1e6:>10.1f}{rates[0]:>9.1f} {unit:<8}{peer}{beside}", flush=True)
+    print(f"{case!s:<46}{kernel:<26}{times[0] * 1e6:>10.1f}{rates[0]:>9.1f} {unit:<8}{peer}{beside}", flush=True)
 
 
 def main() -> int:
@@ -206,7 +203,7 @@ def main() -> int:
         torch.set_num_threads(args.threads)
     if not args.json:
         print(f"{machine(args.threads)}; {args.rounds} rounds; ratio > 1: faster than torch; read: GB/s right then")
-        print(f"{'case':<44}{'kernel':<26}{'us':>10}{'rate':>9} {'':<8}{'torch us':>10}{'ratio':>8}{'read':>10}")
+        print(f"{'case':<46}{'kernel':<26}{'us':>10}{'rate':>9} {'':<8}{'torch us':>10}{'ratio':>8}{'read':>10}")
     for case in CASES:
         if not (case.bench or args.all) or not re.search(args.only, str(case)):
             continue

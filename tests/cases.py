@@ -30,12 +30,19 @@ class Problem:
     attrs: dict[str, Any] = field(default_factory=dict)
     step: dict[str, Any] = field(default_factory=dict)  # of opcall.Step
     cache: tuple[Array, Array] | None = None
-    expected_cache: tuple[Array, Array] | None = None  # bits after the op
+    expected_cache: tuple[Array, Array] | None = None  # after the op
+    cache_tolerance: float | None = None  # relative; None: to the bit
     flops: float = 0
     bytes: float = 0  # operands read and written once
 
-    def check(self, outputs: list[Array]) -> None:
-        """Compare outputs with what is expected. AssertionError: how many are wrong, and the first."""
+    def check(self, outputs: list[Array], cache: tuple[Array, Array] | None = None) -> None:
+        """Compare outputs and cache with what is expected. AssertionError: how many are wrong, and the first."""
+        for name, got, expected in zip("kv", cache or (), self.expected_cache or (), strict=False):
+            if self.cache_tolerance is None:
+                assert got.tobytes() == expected.tobytes(), f"the {name} cache differs"
+            else:
+                error = abs(widen(got) - expected)
+                assert (error <= self.cache_tolerance * (1 + abs(expected))).all(), f"the {name} cache differs"
         for got, expected, tolerance in zip(outputs, self.expected, self.tolerance, strict=True):
             # Equal covers infinities; whatever is NaN fails.
             good = (got == expected) | (abs(got - expected) <= tolerance)
@@ -282,12 +289,12 @@ def empty_cache(n_layers: int, n_blocks: int, n_kv_heads: int, block_size: int, 
 
 
 def write_cache(cache: Array, x: Array, layer: int, slots: Array) -> Array:
-    """Return the cache with rows x[T, n_kv_heads, head_dim] at their slots."""
+    """Return the cache with rows x[T, n_kv_heads, head_dim] at their slots, rounded unless it is float64."""
     cache = cache.copy()
-    dtype = {"float32": "f32", "float16": "f16", "uint16": "bf16"}[cache.dtype.name]
+    dtype = {"float32": "f32", "float16": "f16", "uint16": "bf16"}.get(cache.dtype.name)
     for row, slot in zip(x, slots, strict=True):
         if slot >= 0:
-            cache[layer, slot // cache.shape[3], :, slot % cache.shape[3]] = narrow(row, dtype)
+            cache[layer, slot // cache.shape[3], :, slot % cache.shape[3]] = narrow(row, dtype) if dtype else row
     return cache
 
 
@@ -393,15 +400,14 @@ def case_rope_kv_write(
     dtype: str,
     bench: bool = False,
 ) -> None:
-    """The cache is not compared here: its bits are those of the composition, which test_ops.py checks."""
-
     def make(rng: Rng) -> Problem:
         q, k, v = (normal(rng, t, n * head_dim) for n in (n_heads, n_kv_heads, n_kv_heads))
         table = random_table(rng, t, rotary_dim)
         weights: list[Array | None] = [normal(rng, head_dim), normal(rng, head_dim)] if norm else [None, None]
-        turned = q.astype(np.float64)
-        if weights[0] is not None:
-            turned = rms_norm(q.reshape(t, n_heads, head_dim), weights[0], 1e-6).reshape(q.shape)
+        turned, turned_k = (
+            x.astype(np.float64) if w is None else rms_norm(x.reshape(t, -1, head_dim), w, 1e-6).reshape(x.shape)
+            for x, w in zip((q, k), weights, strict=True)
+        )
         slots = random_slots(rng, t, (t // 16 + 2) * 16)
         cache = empty_cache(2, t // 16 + 2, n_kv_heads, 16, head_dim, dtype)
         attrs = {
@@ -414,7 +420,23 @@ def case_rope_kv_write(
         }
         tolerance = [3 * rope_tolerance(turned, head_dim)]
         expected = [rope(turned, table, head_dim)]
-        return Problem([q, k, v, table, slots], expected, tolerance, weights, attrs, {}, (cache, cache.copy()))
+        shape = (t, n_kv_heads, head_dim)
+        before = widen(cache).astype(np.float64)
+        after = (
+            write_cache(before, rope(turned_k, table, head_dim).reshape(shape), 1, slots),
+            write_cache(before, v.reshape(shape).astype(np.float64), 1, slots),
+        )
+        return Problem(
+            [q, k, v, table, slots],
+            expected,
+            tolerance,
+            weights,
+            attrs,
+            {},
+            (cache, cache.copy()),
+            after,
+            EPS[dtype] + 16 * F32_EPS,
+        )
 
     name = f"{t}x{n_heads}/{n_kv_heads}x{head_dim} turns {rotary_dim} {dtype}{' norm' if norm else ''}"
     add_case("rope_kv_write", name, make, bench)

@@ -149,6 +149,19 @@ def test_chunks_batches_and_threads_do_not_change_a_bit(cpu: opcall.Cpu, head_di
         same([(2, t, t + 1), (0, t + 1, t + 2), (1, t, t + 30)])
 
 
+def test_second_cache_group(cpu: opcall.Cpu) -> None:
+    """Layers of another group have a cache of another shape."""
+    rng = np.random.default_rng(5)
+    cache, step = random_paged(rng, [50, 20], [3, 1], 2, 64, "bf16")
+    other, _ = random_paged(rng, [8], [1], 1, 32, "f32", block_size=8)
+    q = normal(rng, 4, 4 * 64)
+    y = np.full_like(q, np.nan)
+    attrs = {"layer": LAYER, "group": 1, "n_heads": 4, "n_kv_heads": 2, "head_dim": 64, "softmax_scale": 0.125}
+    groups = [opcall.KvCache(*other), opcall.KvCache(*cache)]
+    assert ".bf16." in cpu.run("attention", [q], [], [y], attrs, opcall.Step(**step), groups)
+    assert y.tobytes() == run(cpu, q, step, cache, 4).tobytes()
+
+
 def test_padding_of_the_cache_is_never_read(cpu: opcall.Cpu) -> None:
     """NaN behind a sequence's last key and in all other blocks (as random_paged leaves it) stays there."""
     rng = np.random.default_rng(3)
