@@ -22,7 +22,7 @@ struct TileMath {
 
     __device__ __forceinline__ TileMath(uint32_t weights, uint32_t tokens)
         : warp(threadIdx.x / 32), lane(threadIdx.x % 32) {
-        const int group = warp / 4;
+        const int group = __shfl_sync(~0u, warp / 4, 0);  // known to be uniform: descriptors without moves
         a = (uint32_t)wgmma_descriptor(weights + (kRowTiles == 1 ? group * (kTileBytes / 2) : 0));
         b = (uint32_t)wgmma_descriptor(tokens + (kRowTiles == 1 ? 0 : group * kN * 128));
     }
@@ -41,17 +41,16 @@ struct TileMath {
             for (int i = 0; i < kN / 2; ++i) acc[r][i] = 0;
     }
 
-    // Chunks from the ring until `n` are done; `release(slot)` gives a slot back. Little may stand
+    // `n` > 0 chunks from the ring; `release(slot)` gives a slot back. Little may stand
     // between the products of two chunks: the tensor cores run dry in less than 200 cycles.
     template <typename Release>
     __device__ __forceinline__ void run(int n, uint32_t full, int n_stages, RingPosition& at,
                                         Release release) {
         constexpr uint64_t kHigh = (uint64_t)0x40000040 << 32;  // 128-byte swizzle, 8 rows are 1024 bytes
-        int previous = 0;
-        for (int i = 0; i < n; ++i) {
-            const int slot = at.slot;
-            mbarrier_wait(full + slot * 8, at.parity);
-            const uint32_t a_slot = a + slot * (kTileBytes >> 4), b_slot = b + slot * (kTokenBytes >> 4);
+        auto issue = [&] {
+            mbarrier_wait(full + at.slot * 8, at.parity);
+            const uint32_t a_slot = a + at.slot * (kTileBytes >> 4),
+                           b_slot = b + at.slot * (kTokenBytes >> 4);
             wgmma_fence();
 #pragma unroll
             for (int k = 0; k < kChunk / 16; ++k)
@@ -60,13 +59,30 @@ struct TileMath {
                     Wgmma<T, kN>::run(acc[r], kHigh | (a_slot + r * (kTileBytes >> 5) + 2 * k),
                                       kHigh | (b_slot + 2 * k));
             wgmma_commit();
-            at.advance(n_stages);
+        };
+        fence_sums();
+        issue();
+        int previous = at.slot;
+        at.advance(n_stages);
+        for (int i = 1; i < n; ++i) {
+            issue();
             wgmma_wait<1>();
-            if (i > 0) release(previous);
-            previous = slot;
+            release(previous);
+            previous = at.slot;
+            at.advance(n_stages);
         }
         wgmma_wait<0>();
-        if (n > 0) release(previous);
+        fence_sums();
+        release(previous);
+    }
+
+ private:
+    // Keeps the compiler from moving uses of the sums past this point, into the products.
+    __device__ __forceinline__ void fence_sums() {
+#pragma unroll
+        for (int r = 0; r < kRowTiles; ++r)
+#pragma unroll
+            for (int i = 0; i < kN / 2; ++i) asm volatile("" : "+f"(acc[r][i])::"memory");
     }
 };
 
