@@ -50,18 +50,33 @@ struct Backend {
     // The inverse of pack, for tests: rows [row, row + n_rows) as row-major float32.
     int (*unpack)(Backend*, const Weight* w, float* dst, int64_t row, int64_t n_rows);
 
-    // Runs the step: block copies, fed-back tokens, then the ops in order. Returns at once with a
+    // Host memory to backend memory and back, finished on return; between steps only.
+    int (*write)(Backend*, void* dst, const void* src, size_t bytes);
+    int (*read)(Backend*, void* dst, const void* src, size_t bytes);
+
+    // Activation type for a model whose matrices are stored as `weights`; logits and the rope table
+    // are always float32.
+    DType (*activation_dtype)(Backend*, DType weights);
+
+    // Makes ready what steps of these calls need, up to `limits`; `step` is the StepInput they are
+    // bound to. After it a step allocates nothing.
+    int (*prepare)(Backend*, const OpCall* calls, int32_t n_calls, const KvCacheView* kv,
+                   const StepInput* step, const StepLimits* limits);
+    // Brings what the forward reads of a step that lies in host memory to the arrays of `dst`.
+    // `src` may be written again on return. submit() follows.
+    int (*stage)(Backend*, StepInput* dst, const StepInput* src, const StepLimits* limits);
+    // Runs the staged step: block copies, fed-back tokens, then the ops in order. Returns at once with a
     // ticket where the hardware is asynchronous; wait() blocks until that step is done.
     int (*submit)(Backend*, const OpCall* calls, int32_t n_calls, const KvCacheView* kv,
                   StepInput* step, uint64_t* ticket);
     int (*wait)(Backend*, uint64_t ticket);
-};
 
-// Activation type the backend wants for a model stored as `weights`.
-using ActivationDType = DType (*)(DType weights);
+    void (*destroy)(Backend*);
+    // Drops what prepare() made for `step`; the memory that it is bound to may go then.
+    void (*retire)(Backend*, const StepInput* step);
+};
 
 // The CPU backend: always there. n_threads <= 0: from the affinity mask and the cgroup quota.
 Backend* cpu_backend_create(int n_threads);
-void cpu_backend_destroy(Backend*);
 
 }  // namespace rvllm

@@ -192,12 +192,21 @@ cdef extern from "backend.h" namespace "rvllm" nogil:
         int (*pack)(Backend*, Weight*, const void*, DType, int64_t, int64_t) noexcept
         int (*fill_random)(Backend*, Weight*, uint32_t, float) noexcept
         int (*unpack)(Backend*, const Weight*, float*, int64_t, int64_t) noexcept
+        int (*write)(Backend*, void*, const void*, size_t) noexcept
+        int (*read)(Backend*, void*, const void*, size_t) noexcept
+        DType (*activation_dtype)(Backend*, DType) noexcept
+        int (*prepare)(Backend*, const OpCall*, int32_t, const KvCacheView*, const StepInput*,
+                       const StepLimits*) noexcept
+        int (*stage)(Backend*, StepInput*, const StepInput*, const StepLimits*) noexcept
         int (*submit)(Backend*, const OpCall*, int32_t, const KvCacheView*, StepInput*,
                       uint64_t*) noexcept
         int (*wait)(Backend*, uint64_t) noexcept
+        void (*destroy)(Backend*) noexcept
+        void (*retire)(Backend*, const StepInput*) noexcept
 
-    Backend* cpu_backend_create(int n_threads)
-    void cpu_backend_destroy(Backend*)
+
+cdef extern from "device_library.h" namespace "rvllm" nogil:
+    Backend* backend_create(const char* name, int n_threads, char* error, int error_size)
 
 
 cdef extern from "request.h" namespace "rvllm" nogil:

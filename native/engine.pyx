@@ -14,7 +14,7 @@ from libcpp.vector cimport vector
 from rvllm._native.blocks cimport BlockManager
 from rvllm._native.core cimport (
     Command, Event, EventKind, FinishReason, Mailbox, Outbox, Request, SampleResult, Sequence, StepInput,
-    TopToken, command_add, command_cancel, command_stop, step_copy, step_input_bytes, step_input_layout,
+    TopToken, command_add, command_cancel, command_stop, step_input_bytes, step_input_layout,
 )
 from rvllm._native.plan cimport BoundPlan
 from rvllm._native.sampler cimport Sampler, ThreadPool, pool_threads
@@ -330,10 +330,11 @@ cdef class EngineCore:
             failed = self.sampler.reset(<Sequence*> step.admitted[i])
             if failed:
                 return failed
-        step_copy(&self.plan.device_step, step, self.plan.limits)
-        failed = self.plan.backend.submit(self.plan.backend, self.plan.calls.data(),
-                                          <int32_t> self.plan.calls.size(), &self.plan.kv[0],
-                                          &self.plan.device_step, &ticket)
+        failed = self.plan.backend.stage(self.plan.backend, &self.plan.device_step, step, &self.plan.limits)
+        if not failed:
+            failed = self.plan.backend.submit(self.plan.backend, self.plan.calls.data(),
+                                              <int32_t> self.plan.calls.size(), &self.plan.kv[0],
+                                              &self.plan.device_step, &ticket)
         if not failed:
             failed = self.plan.backend.wait(self.plan.backend, ticket)
         if not failed and step.n_sample_rows:

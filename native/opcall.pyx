@@ -1,7 +1,8 @@
-"""Run single ops of the CPU backend on NumPy arrays: for tests and benches, not for the engine.
+"""Run single ops of a backend on NumPy arrays: for tests and benches, not for the engine.
 
 An operand is a NumPy array of float32 or int32: 1-D arrays of int32 are one value per row, other
-arrays are matrices whose rows may lie any distance apart. Nothing is copied: views stay views.
+arrays are matrices whose rows may lie any distance apart. On the CPU nothing is copied: views stay views. Other
+backends get the bytes from an operand's first element to its last, and give those of outputs back.
 """
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -10,7 +11,7 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from rvllm._native.core cimport (
     Backend, BlockCopy, DType, Kernel, KernelKey, KvCacheView, Op, OpCall, OpInfo, Operand, StepInput, Sym,
-    Weight, WeightFormat, cpu_backend_create, cpu_backend_destroy, kMaxCacheGroups, op_info)
+    StepLimits, Weight, WeightFormat, backend_create, kMaxCacheGroups, op_info, step_input_bytes, step_input_layout)
 
 import numpy as np
 
@@ -68,11 +69,11 @@ cdef void* data_of(array, bint write=False) except? NULL:
 cdef class WeightArray:
     """A weight in the backend's layout, freed with the object."""
     cdef Weight w
-    cdef Cpu cpu
+    cdef Ops ops
 
     def __dealloc__(self):
         if self.w.data != NULL:
-            self.cpu.backend.free(self.cpu.backend, self.w.data, self.w.bytes)
+            self.ops.backend.free(self.ops.backend, self.w.data, self.w.bytes)
 
     @property
     def nbytes(self):
@@ -82,8 +83,8 @@ cdef class WeightArray:
         """Return rows [row, row + n_rows) as float32 [n_rows, k]."""
         cdef int64_t n = self.w.n - row if n_rows is None else n_rows
         out = np.empty((n, self.w.k), np.float32)
-        if self.cpu.backend.unpack(self.cpu.backend, &self.w, <float*>data_of(out), row, n) != 0:
-            raise ValueError(self.cpu.backend.error.decode())
+        if self.ops.backend.unpack(self.ops.backend, &self.w, <float*>data_of(out), row, n) != 0:
+            raise ValueError(self.ops.backend.error.decode())
         return out
 
 
@@ -164,37 +165,148 @@ cdef struct Bound:
     StepInput* step
 
 
+cdef class Mirror:
+    """Backend memory that stands for bytes of host memory."""
+    cdef Ops ops
+    cdef void* device
+    cdef void* host
+    cdef size_t n_bytes
+    cdef bint is_output
+
+    def __dealloc__(self):
+        if self.device != NULL:
+            self.ops.backend.free(self.ops.backend, self.device, self.n_bytes)
+
+
 cdef class Call:
     """One op bound to its operands."""
     cdef OpCall call
     cdef KvCacheView view[4]
-    cdef Cpu cpu
+    cdef Ops ops
     cdef Step step
+    cdef StepInput device_step   # other backends than the CPU: the step in their memory
+    cdef StepLimits limits
+    cdef list mirrors
     cdef list keep
     cdef readonly str op
     cdef readonly str kernel
 
+    def __dealloc__(self):
+        if self.ops is not None:
+            self.ops.backend.retire(self.ops.backend, &self.device_step)
+
     def run(self):
         """Run the op once, as a step of its own."""
+        self.upload()
+        self.execute(1)
+        self.download()
+
+    def time_many(self, int n):
+        """Run the op n times in one submission; return the seconds of one, from submission to the end."""
+        cdef timespec before, after
+        self.upload()
+        self.execute(1)
+        clock_gettime(CLOCK_MONOTONIC, &before)
+        self.execute(n)
+        clock_gettime(CLOCK_MONOTONIC, &after)
+        return ((after.tv_sec - before.tv_sec) + 1e-9 * (after.tv_nsec - before.tv_nsec)) / n
+
+    cdef int upload(self) except -1:
+        cdef Mirror m
+        cdef Backend* b = self.ops.backend
+        for m in self.mirrors:
+            if b.write(b, m.device, m.host, m.n_bytes) != 0:
+                raise RuntimeError(b.error.decode())
+        return 0
+
+    cdef int download(self) except -1:
+        cdef Mirror m
+        cdef Backend* b = self.ops.backend
+        for m in self.mirrors:
+            if m.is_output and b.read(b, m.host, m.device, m.n_bytes) != 0:
+                raise RuntimeError(b.error.decode())
+        return 0
+
+    cdef int execute(self, int n) except -1:
         cdef uint64_t ticket = 0
+        cdef int i, failed
+        cdef Backend* b = self.ops.backend
+        cdef StepInput* step = &self.step.s if self.ops.on_host else &self.device_step
+        cdef OpCall* calls = <OpCall*>calloc(n, sizeof(OpCall))
+        if calls == NULL:
+            raise MemoryError
+        for i in range(n):
+            calls[i] = self.call
         with nogil:
-            self.cpu.backend.submit(self.cpu.backend, &self.call, 1, self.view, &self.step.s, &ticket)
-            self.cpu.backend.wait(self.cpu.backend, ticket)
+            failed = 0 if self.ops.on_host else b.stage(b, step, &self.step.s, &self.limits)
+            if not failed:
+                failed = b.submit(b, calls, n, self.view, step, &ticket)
+            if not failed:
+                failed = b.wait(b, ticket)
+        free(calls)
+        if failed:
+            raise RuntimeError(b.error.decode())
+        return 0
 
 
-cdef class Cpu:
-    """The CPU backend with a pool of its own; n_threads 0: as many as the process may use."""
+cdef Mirror mirror(Ops ops, void* host, size_t n_bytes, bint is_output):
+    cdef Mirror m = Mirror()
+    m.ops, m.host, m.n_bytes, m.is_output = ops, host, n_bytes, is_output
+    m.device = ops.backend.alloc(ops.backend, n_bytes)
+    if m.device == NULL:
+        raise MemoryError(ops.backend.error.decode())
+    return m
+
+
+cdef class Ops:
+    """A backend of its own; n_threads, of the CPU: 0 uses as many as the process may use. ValueError: there is none."""
     cdef Backend* backend
+    cdef readonly bint on_host
 
-    def __cinit__(self, int n_threads=0):
-        self.backend = cpu_backend_create(n_threads)
+    def __cinit__(self, int n_threads=0, str backend="cpu"):
+        cdef char[512] error
+        self.backend = backend_create(backend.encode(), n_threads, error, sizeof(error))
+        if self.backend == NULL:
+            raise ValueError((<const char*>error).decode())
+        self.on_host = backend == "cpu"
 
     def __dealloc__(self):
-        cpu_backend_destroy(self.backend)
+        if self.backend != NULL:
+            self.backend.destroy(self.backend)
+
+    cdef void* place(self, Call call, array, bint is_output) except? NULL:
+        """The address of an operand in the backend's memory."""
+        cdef void* host = data_of(array, is_output)
+        cdef Mirror m
+        cdef size_t n_bytes = array.itemsize
+        if self.on_host:
+            return host
+        for stride, length in zip(array.strides, array.shape, strict=True):
+            n_bytes += stride * max(length - 1, 0)
+        m = mirror(self, host, n_bytes, is_output)
+        call.mirrors.append(m)
+        return m.device
+
+    cdef int place_step(self, Call call) except -1:
+        """Lay the step out in the backend's memory, and make the op ready."""
+        cdef StepInput* s = &call.step.s
+        cdef Mirror m
+        call.limits.max_tokens, call.limits.max_seqs = max(s.n_tokens, 1), max(s.n_seqs, s.n_copies, 1)
+        call.limits.max_rows = max(s.n_rows, 1)
+        call.limits.max_table_entries = len(call.step.arrays.get("table_blocks", ())) + 1
+        m = mirror(self, NULL, step_input_bytes(call.limits), False)
+        call.keep.append(m)  # stage() writes it
+        step_input_layout(&call.device_step, call.limits, m.device)
+        last = call.step.arrays.get("last_token")
+        if last is not None:
+            call.device_step.last_token = <int32_t*>self.place(call, last, False)
+        if self.backend.prepare(self.backend, &call.call, 1, call.view, &call.device_step, &call.limits) != 0:
+            raise MemoryError(self.backend.error.decode())
+        return 0
 
     @property
     def n_threads(self):
-        return pool_threads(<ThreadPool*>self.backend.device)
+        return pool_threads(<ThreadPool*>self.backend.device) if self.on_host else 0
 
     @property
     def memory(self):
@@ -219,7 +331,7 @@ cdef class Cpu:
         cdef WeightArray w = WeightArray()
         cdef Backend* b = self.backend
         array = np.ascontiguousarray(array)
-        w.cpu = self
+        w.ops = self
         w.w.n = array.shape[0]
         w.w.k = 1 if array.ndim == 1 else array.shape[1]
         w.w.format = WeightFormat.vector if array.ndim == 1 else WeightFormat.dense
@@ -245,7 +357,8 @@ cdef class Cpu:
         cdef int i
         names = list(ops())
         info = ops()[op]
-        call.op, call.cpu, call.call.op = op, self, <Op><int>names.index(op)
+        call.op, call.ops, call.call.op = op, self, <Op><int>names.index(op)
+        call.mirrors = []
         first = outputs[0] if len(outputs) else inputs[0]
         call.step = step if step is not None else Step(n_tokens=len(first), n_rows=len(first))
         call.keep = [inputs, weights, outputs, kv]
@@ -257,7 +370,7 @@ cdef class Cpu:
                 if array is None:
                     continue
                 operand = &call.call.out[i] if is_output else &call.call.in_[i]
-                operand.data = data_of(array, is_output)
+                operand.data = self.place(call, array, is_output)
                 operand.dtype = dtype_of(array)
                 operand.cols = 1 if array.ndim == 1 else array.shape[1]
                 if array.ndim == 2 and array.shape[1] > 1 and array.strides[1] != array.itemsize:
@@ -272,6 +385,8 @@ cdef class Cpu:
             set_attr(call, name, value)
         for i, group in enumerate([] if kv is None else [kv] if isinstance(kv, KvCache) else kv):
             call.view[i] = (<KvCache?>group).view
+            call.view[i].k = self.place(call, group.k, True)
+            call.view[i].v = self.place(call, group.v, True)
         key.op = call.call.op
         key.in_, key.out = call.call.in_[0].dtype, call.call.out[0].dtype
         if call.call.weight[0] != NULL:
@@ -284,6 +399,8 @@ cdef class Cpu:
             raise LookupError(f"no kernel for {op} with these types and attributes")
         call.call.fn, call.call.kernel_name = kernel.fn, kernel.name
         call.kernel = kernel.name.decode()
+        if not self.on_host:
+            self.place_step(call)
         return call
 
     def run(self, str op, inputs=(), weights=(), outputs=(), attrs=None, step=None, kv=None):
@@ -293,7 +410,7 @@ cdef class Cpu:
         return call.kernel
 
     def submit(self, list calls, Step step, kv=None):
-        """Run bound calls as one step through the backend's submit(); return its ticket."""
+        """Run bound calls as one step through the CPU's submit(); return its ticket."""
         cdef int i, n = len(calls)
         cdef uint64_t ticket = 0
         cdef KvCacheView views[4]
@@ -313,7 +430,7 @@ cdef class Cpu:
     def time(self, calls, int n):
         """Run a Call, or each of a list in turn, n times without the GIL; return n times in seconds.
 
-        The times are those of single runs; rotate over several calls to read operands from memory.
+        The times are those of single runs on the CPU; rotate over several calls to read operands from memory.
         """
         cdef list calls_ = [calls] if isinstance(calls, Call) else list(calls)
         cdef int i, n_calls = len(calls_)
@@ -338,6 +455,20 @@ cdef class Cpu:
                 seconds[i] = (after.tv_sec - before.tv_sec) + 1e-9 * (after.tv_nsec - before.tv_nsec)
         free(bound)
         return times
+
+
+class Cpu(Ops):
+    """The CPU backend with a pool of its own; n_threads 0: as many as the process may use."""
+
+    def __new__(cls, int n_threads=0):
+        return Ops.__new__(cls, n_threads, "cpu")
+
+
+class Cuda(Ops):
+    """The CUDA backend on the first device. ValueError, with the reason, where there is none."""
+
+    def __new__(cls):
+        return Ops.__new__(cls, 0, "cuda")
 
 
 cdef void set_attr(Call call, str name, value) except *:

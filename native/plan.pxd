@@ -65,15 +65,15 @@ cdef class NativePlan:
 
 
 cdef class BoundPlan:
-    # What an engine needs to run steps. The scheduler's StepInput is copied into device_step with
-    # step_copy(), then backend.submit(backend, calls.data(), calls.size(), kv, &device_step, ...).
+    # What an engine needs to run steps. The scheduler's StepInput is brought to device_step with
+    # backend.stage(), then backend.submit(backend, calls.data(), calls.size(), kv, &device_step, ...).
     cdef Device device
     cdef Backend* backend
     cdef vector[OpCall] calls
     cdef KvCacheView[4] kv
     cdef StepLimits limits
     cdef StepInput device_step
-    cdef const float* logits       # [max_rows, vocab_size], valid until the next step
+    cdef const float* logits       # [max_rows, vocab_size] in the backend's memory, valid until the next step
     cdef int64_t logits_stride     # elements between two rows
     cdef readonly int vocab_size, block_size, n_blocks, max_model_len
     cdef readonly str kv_dtype

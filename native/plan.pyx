@@ -1,13 +1,13 @@
 """Plans on the native side, as Python sees them: build one, lay out its memory, bind it, run a step in tests."""
+from time import perf_counter
+
 import numpy as np
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy
 
 from rvllm._native.core cimport (
-    Attrs, Backend, DType, Kernel, KernelKey, KvCacheView, Op, StepInput, Sym, Weight,
-    WeightFormat, OpInfo, cpu_backend_create, cpu_backend_destroy, dtype_bytes, op_info, step_copy, step_input_bytes,
-    step_input_layout,
+    Attrs, Backend, DType, Kernel, KernelKey, KvCacheView, Op, StepInput, Sym, Weight, WeightFormat, OpInfo,
+    backend_create, dtype_bytes, op_info, step_input_bytes, step_input_layout,
 )
 
 cdef extern from "cpu/pool.h" namespace "rvllm" nogil:
@@ -82,13 +82,14 @@ cdef class Device:
     """A backend, by name; `threads` of the CPU: None uses all this process may use."""
 
     def __cinit__(self, str name="cpu", threads=None):
-        if name != "cpu":
-            raise ValueError(f"there is no backend {name!r} in this build")
-        self.ptr = cpu_backend_create(threads or 0)
+        cdef char[512] error
+        self.ptr = backend_create(name.encode(), threads or 0, error, sizeof(error))
+        if self.ptr == NULL:
+            raise ValueError((<const char*>error).decode())
 
     def __dealloc__(self):
         if self.ptr != NULL:
-            cpu_backend_destroy(self.ptr)
+            self.ptr.destroy(self.ptr)
 
     @property
     def name(self) -> str:
@@ -96,12 +97,16 @@ cdef class Device:
 
     @property
     def threads(self) -> int:
-        """Return the threads of the CPU's pool, the caller included."""
-        return pool_threads(<ThreadPool*>self.ptr.device)
+        """Return the threads of the CPU's pool, the caller included; 0 on other devices."""
+        return pool_threads(<ThreadPool*>self.ptr.device) if self.name == "cpu" else 0
 
     def sampler_bytes(self, int64_t vocab_size) -> int:
         """Return the bytes that the sampler works in: a few rows of logits per thread."""
         return self.threads * Scratch.bytes_for(vocab_size)
+
+    def activation_dtype(self, str weights) -> str:
+        """Return the type of the activations of a model whose matrices are stored as `weights`."""
+        return DTYPES[<int>self.ptr.activation_dtype(self.ptr, dtype_of(weights))]
 
     @property
     def instruction_set(self) -> str:
@@ -356,6 +361,9 @@ cdef class BoundPlan:
         for i in range(self.calls.size()):
             if self.calls[i].fn == NULL:
                 raise ValueError(f"op {i} ({op_info(self.calls[i].op).name.decode()}) has no kernel")
+        if self.backend.prepare(self.backend, self.calls.data(), <int32_t>self.calls.size(), self.kv,
+                                &self.device_step, &self.limits) != 0:
+            raise MemoryError((<const char*>self.backend.error).decode())
         self.logits = <const float*>(self.arena_memory + arena.offset[self.plan.logits])
         self.logits_stride = self.vocab_size
 
@@ -363,6 +371,7 @@ cdef class BoundPlan:
         cdef size_t i
         if self.backend == NULL:
             return
+        self.backend.retire(self.backend, &self.device_step)
         release(self.backend, self.weights_memory, self.weights_bytes)
         for i in range(4):
             release(self.backend, self.kv[i].k, self.kv_bytes[i])
@@ -420,6 +429,23 @@ cdef class BoundPlan:
             raise RuntimeError((<const char*>self.backend.error).decode())
         return array
 
+    def replay(self, int n) -> float:
+        """Run the last step of forward() n times more, one behind the other; return the seconds of one. For benches."""
+        cdef uint64_t ticket = 0
+        cdef int _
+        cdef int failed = 0
+        started = perf_counter()
+        with nogil:
+            for _ in range(n):
+                if not failed:
+                    failed = self.backend.submit(self.backend, self.calls.data(), <int32_t>self.calls.size(), self.kv,
+                                                 &self.device_step, &ticket)
+            if not failed:
+                failed = self.backend.wait(self.backend, ticket)
+        if failed:
+            raise RuntimeError((<const char*>self.backend.error).decode())
+        return (perf_counter() - started) / n
+
     def forward(
         self, const int32_t[::1] token_ids, const int32_t[::1] positions, const int32_t[::1] slots,
         const int32_t[::1] query_start, const int32_t[::1] kv_len, const int32_t[::1] table_start,
@@ -458,16 +484,17 @@ cdef class BoundPlan:
             host.max_query_len = max(host.max_query_len, query_start[i + 1] - query_start[i])
             host.max_kv_len = max(host.max_kv_len, kv_len[i])
         with nogil:
-            step_copy(s, &host, self.limits)
-            failed = self.backend.submit(
-                self.backend, self.calls.data(), <int32_t>self.calls.size(), self.kv, s, &ticket
-            )
+            failed = self.backend.stage(self.backend, s, &host, &self.limits)
+            if not failed:
+                failed = self.backend.submit(
+                    self.backend, self.calls.data(), <int32_t>self.calls.size(), self.kv, s, &ticket
+                )
             if not failed:
                 failed = self.backend.wait(self.backend, ticket)
         if failed:
             raise RuntimeError((<const char*>self.backend.error).decode())
         array = np.empty((n_rows, self.vocab_size), np.float32)
         cdef float[:, ::1] out = array
-        for i in range(n_rows):
-            memcpy(&out[i, 0], self.logits + i * self.logits_stride, self.vocab_size * sizeof(float))
+        if n_rows and self.backend.read(self.backend, &out[0, 0], self.logits, array.nbytes) != 0:
+            raise RuntimeError((<const char*>self.backend.error).decode())
         return array

@@ -312,7 +312,9 @@ def case_kv_write(t: int, n_kv_heads: int, head_dim: int, dtype: str, block_size
         v.flat[: len(edges)] = edges
         n_blocks = t // block_size + 3
         slots = random_slots(rng, t, n_blocks * block_size)
-        slots[0] = n_blocks * block_size - 1
+        last = n_blocks * block_size - 1
+        slots[slots == last] = -1  # two tokens in one slot would race
+        slots[0] = last
         cache = empty_cache(2, n_blocks, n_kv_heads, block_size, head_dim, dtype)
         shape = (t, n_kv_heads, head_dim)
         with np.errstate(over="ignore"):

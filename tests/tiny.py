@@ -121,6 +121,7 @@ class Sequences:
         blocks_each = bound.n_blocks // n_seqs
         self.tables = np.random.default_rng(seed).permutation(blocks_each * n_seqs).reshape(n_seqs, blocks_each)
         self.lens = [0] * n_seqs
+        self.extra_rows: tuple[int, ...] = ()  # token indices whose logits a step gives once more, behind the others
 
     def run(self, chunks: dict[int, list[int]], last_only: bool = False) -> list[np.ndarray]:
         """Run one step: {sequence: tokens}. Return logits [n, vocab] per chunk: of all its tokens, or of the last."""
@@ -138,6 +139,7 @@ class Sequences:
             table_start.append(table_start[-1] + len(blocks[-1]))
         arrays = [ids, np.concatenate(positions), np.concatenate(slots), starts, kv_len, table_start]
         rows = np.array(starts[1:]) - 1 if last_only else np.arange(len(ids))
+        rows = np.append(rows, self.extra_rows)
         arrays += [np.concatenate(blocks), rows]
         logits = self.bound.forward(*(np.ascontiguousarray(a, np.int32) for a in arrays))
         return np.split(logits, len(chunks)) if last_only else np.split(logits, starts[1:-1])

@@ -63,6 +63,22 @@ int unpack(Backend* b, const Weight* w, float* dst, int64_t row, int64_t n_rows)
     return cpu_unpack(w, dst, row, n_rows, pool_of(b)) ? reject_rows(b, w, row, n_rows) : 0;
 }
 
+int copy_bytes(Backend*, void* dst, const void* src, size_t bytes) {
+    std::memcpy(dst, src, bytes);
+    return 0;
+}
+
+DType activation_dtype(Backend*, DType) { return DType::f32; }
+
+int prepare(Backend*, const OpCall*, int32_t, const KvCacheView*, const StepInput*, const StepLimits*) { return 0; }
+
+void retire(Backend*, const StepInput*) {}
+
+int stage(Backend*, StepInput* dst, const StepInput* src, const StepLimits* limits) {
+    step_copy(dst, src, *limits);
+    return 0;
+}
+
 // Keys and values of all layers of the group.
 void copy_block(const KvCacheView& kv, const BlockCopy& copy) {
     const size_t bytes =
@@ -90,6 +106,11 @@ int submit(Backend* b, const OpCall* calls, int32_t n_calls, const KvCacheView* 
 
 int wait(Backend*, uint64_t) { return 0; }  // submit() returned when the step was done
 
+void destroy(Backend* b) {
+    pool_destroy(pool_of(b));
+    delete b;
+}
+
 }  // namespace
 
 Backend* cpu_backend_create(int n_threads) {
@@ -105,15 +126,16 @@ Backend* cpu_backend_create(int n_threads) {
     b->pack = pack;
     b->fill_random = fill_random;
     b->unpack = unpack;
+    b->write = copy_bytes;
+    b->read = copy_bytes;
+    b->activation_dtype = activation_dtype;
+    b->prepare = prepare;
+    b->stage = stage;
     b->submit = submit;
     b->wait = wait;
+    b->destroy = destroy;
+    b->retire = retire;
     return b;
-}
-
-void cpu_backend_destroy(Backend* b) {
-    if (b == nullptr) return;
-    pool_destroy(static_cast<ThreadPool*>(b->device));
-    delete b;
 }
 
 }  // namespace rvllm

@@ -65,15 +65,16 @@ class PlannedModel:
 
 def plan_model(config: EngineConfig, model: ModelConfig, tensors: dict[str, StoredTensor]) -> PlannedModel:
     """Trace and fuse the model, choose kernels, resolve sizes. `tensors` may be empty: no weights are read."""
-    if config.device != "cpu":
-        raise ConfigError(f"--device {config.device} is not available: this build has cpu")
     if config.threads is not None and config.threads < 1:
         raise ConfigError(f"--threads must be at least 1, not {config.threads}")
+    try:
+        device = Device(config.device, config.threads)
+    except ValueError as e:
+        raise ConfigError(f"--device {config.device} is not available: {e}") from None
     dtype = _weight_dtype(config.dtype, model, tensors)
     kv_cache_dtype = _flag_dtype("--kv-cache-dtype", config.kv_cache_dtype) or dtype
-    plan = fuse(trace(model, dtype))
+    plan = fuse(trace(model, dtype, device.activation_dtype(dtype)))
     native = NativePlan(plan)
-    device = Device(config.device, config.threads)
     kernels = _kernels(plan, native, device, kv_cache_dtype)
     sizes, memory = resolve(config, model, plan, native, device, dtype, kv_cache_dtype)
     return PlannedModel(model, plan, native, device, kernels, sizes, memory)

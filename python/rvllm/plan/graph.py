@@ -270,10 +270,11 @@ def check_node(node: Node) -> None:
 
 
 def trace(config: ModelConfig, weight_dtype: str, activation_dtype: str = "f32") -> Plan:
-    """Trace the model of a ModelConfig, unfused."""
+    """Trace the model of a ModelConfig, unfused. Logits are float32 whatever the activations are."""
     from rvllm.models import ARCHITECTURES
 
     g = Graph(weight_dtype, activation_dtype)
     logits = ARCHITECTURES[config.architecture].forward(g, config)
+    logits.buffer.dtype = "f32"
     g.plan.logits = logits
     return g.plan

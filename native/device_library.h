@@ -1,0 +1,11 @@
+// Backends by name. The CPU is part of this library; CUDA is librvllm_cuda.so beside it, opened when asked for.
+#pragma once
+#include "backend.h"
+
+namespace rvllm {
+
+// "cpu" or "cuda"; n_threads is for the CPU. nullptr: there is none, and `error` has a sentence saying
+// why. Ended by its destroy().
+Backend* backend_create(const char* name, int n_threads, char* error, int error_size);
+
+}  // namespace rvllm
