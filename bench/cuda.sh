@@ -1,0 +1,41 @@
+#!/bin/sh
+# Build, test, sanitise and measure the CUDA backend on a machine with a GPU: what guards it where CI has none.
+# Run from anywhere; prints one table per step and ends with the number of steps that failed. About 3 minutes.
+#
+#   bench/cuda.sh [build directory]
+cd "$(dirname "$0")/.." || exit 1
+build=${1:-build-cuda}
+python=${PYTHON:-python3}
+arch=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d .)
+[ "$arch" = 90 ] && arch=90a
+failed=0
+
+step() {
+    name=$1
+    shift
+    echo "== $name"
+    start=$(date +%s)
+    "$@" || failed=$((failed + 1))
+    echo "== $name: $(($(date +%s) - start)) s"
+}
+
+build() {
+    cmake -G Ninja -S . -B "$build" -DPython_EXECUTABLE="$(command -v "$python")" -DRVLLM_CUDA=ON \
+        -DRVLLM_CUDA_ARCHS="$arch" -DRVLLM_CUDA_BENCH=ON >"$build.log" 2>&1 &&
+        cmake --build "$build" >>"$build.log" 2>&1 || { tail -20 "$build.log"; return 1; }
+}
+
+tests() { "$python" -m pytest -q -p no:cacheprovider -W ignore "$@"; }
+
+export PYTHONPATH=python
+step build build || exit 1
+step tests tests tests/cuda
+step memcheck compute-sanitizer --tool memcheck --error-exitcode 1 \
+    "$python" -m pytest -q -p no:cacheprovider -W ignore tests/cuda -k "bf16 and not long"
+step racecheck compute-sanitizer --tool racecheck --error-exitcode 1 \
+    "$python" -m pytest -q -p no:cacheprovider -W ignore tests/cuda/test_cuda_ops.py -k "bf16 and view or mixed_batch and 128"
+step "linear" "$build/cuda/cuda_gemm"
+step "attention" "$python" bench/cuda_attention.py
+step "model" "$python" bench/cuda_model.py
+echo "$failed steps failed"
+exit "$failed"

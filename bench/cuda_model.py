@@ -1,0 +1,78 @@
+"""Time steps of a model of Qwen2.5-7B's shape on CUDA: random bf16 weights, no sampler, no scheduler.
+
+    PYTHONPATH=python python bench/cuda_model.py [config.json]
+
+Milliseconds of one step, submitted behind others so that only the device counts, and the tokens/s that follow. Decode
+steps are captured graphs. Memory is what `rvllm plan` counts.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from rvllm.engine_config import EngineConfig
+from rvllm.loader import load
+
+QWEN_7B = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "vocab_size": 152064,
+    "max_position_embeddings": 32768,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1e6,
+    "use_sliding_window": False,
+    "dtype": "bfloat16",
+}
+DECODE = [(1, 160), (4, 160), (16, 160), (32, 160), (64, 160), (128, 160), (256, 160), (64, 1024), (1, 32000)]
+PREFILL = [(1, 128), (1, 512), (1, 2048), (8, 2048)]
+
+
+def step(n_seqs: int, n_keys: int, n_new: int, n_blocks: int, vocab_size: int) -> tuple[np.ndarray, ...]:
+    """Return the arrays of a step of `n_seqs` sequences with `n_new` new tokens of `n_keys` each."""
+    tables = np.arange(n_seqs * -(-n_keys // 16)).reshape(n_seqs, -1) % n_blocks
+    positions = np.arange(n_keys - n_new, n_keys)
+    arrays = (
+        np.random.default_rng(0).integers(0, vocab_size, n_seqs * n_new),
+        np.tile(positions, n_seqs),
+        (tables[:, positions // 16] * 16 + positions % 16).ravel(),
+        np.arange(n_seqs + 1) * n_new,
+        np.full(n_seqs, n_keys),
+        np.arange(n_seqs + 1) * tables.shape[1],
+        tables.ravel(),
+        np.arange(1, n_seqs + 1) * n_new - 1,
+    )
+    return tuple(np.ascontiguousarray(a, np.int32) for a in arrays)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        config = json.loads(Path(sys.argv[1]).read_text()) if len(sys.argv) > 1 else QWEN_7B
+        (Path(directory) / "config.json").write_text(json.dumps(config))
+        flags = {"max_num_seqs": 256, "max_num_batched_tokens": 16384, "max_prefill_chunk": 16384, "num_blocks": 20000}
+        started = time.perf_counter()
+        loaded = load(EngineConfig(model=directory, device="cuda", load_format="dummy", max_model_len=32768, **flags))
+        bound, sizes = loaded.plan, loaded.sizes
+    print(f"load: {time.perf_counter() - started:.2f} s")
+    vocab_size = loaded.model.vocab_size
+    print(f"{'step':<24}{'ms':>9}{'tokens/s':>11}")
+    for n_new, shapes in ((1, DECODE), (0, PREFILL)):
+        for n_seqs, n_keys in shapes:
+            new = n_new or n_keys
+            bound.forward(*step(n_seqs, n_keys, new, sizes.num_blocks, vocab_size))
+            seconds = np.median([bound.replay(10) for _ in range(3)])
+            label = f"{'decode' if n_new else 'prefill'} {n_seqs} at {n_keys}"
+            print(f"{label:<24}{seconds * 1e3:>9.3f}{n_seqs * new / seconds:>11.0f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+// What the attention kernels are launched with.
+#pragma once
+#include <cstdint>
+
+#include "attention/work.h"
+
+namespace rvllm::cuda {
+
+struct AttentionParams {
+    const void* q;
+    void* y;
+    int64_t q_stride, y_stride;  // elements between the rows of two tokens
+    const void *k, *v;           // of the layer
+    int64_t block_elements;      // of all heads of a block
+    const int32_t *table_start, *table_blocks;
+    int32_t block_size, n_heads, n_kv_heads, group_size;
+    float scale;  // softmax_scale * log2(e)
+    AttentionWork work;
+};
+
+}  // namespace rvllm::cuda

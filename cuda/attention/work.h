@@ -1,0 +1,67 @@
+// The work of one step's attention, cut on the host when the step is staged (no CUDA headers).
+//
+// A sequence with one new token goes to the decode kernel, cut along its keys into splits whose size
+// depends on its own length alone: its result does not depend on the batch. Other sequences go to the
+// prefill kernel, cut into tiles of query rows. A query row is (token, head of the group): all heads
+// that share keys are rows of one tile.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "step.h"
+
+namespace rvllm::cuda {
+
+constexpr int kWholeKeys = 768;  // sequences up to here are not cut: adding up costs more than it saves
+constexpr int kSplitKeys = 512;  // of one split, until there are kMaxSplits
+constexpr int kMaxSplits = 64;
+constexpr int kGranule = 16;    // keys that are loaded together: a divisor of the block size
+constexpr int kTileHeads = 16;  // heads of one decode tile
+
+struct DecodeItem {
+    int32_t seq, token;          // sequence, row of its query
+    int32_t first_key, end_key;  // of this split
+    int32_t split, n_splits;
+    int32_t partial;      // of the sequence's first split among all splits of the step
+    int32_t table_start;  // of the sequence's blocks in its group's table
+};
+
+struct PrefillItem {
+    int32_t seq, token;         // sequence, row of its first query
+    int32_t first_row, n_rows;  // of this tile within the sequence; rows of the sequence
+    int32_t first_position;     // of the sequence's first query
+    int32_t end_key;            // keys that any row of the tile sees
+    int32_t pad[2];
+};
+
+// The work of one cache group and where it lies on the device. Counts are for launches of this step; a
+// captured decode launch reads them from `header`.
+struct AttentionWork {
+    int32_t group_size = 0;  // query heads that share a head of keys; 0: no attention in this group
+    int32_t tile_rows = 0;   // query rows of a prefill tile
+    int32_t n_kv_heads = 0;
+    int32_t head_dim = 0;
+    int32_t max_decode = 0, max_prefill = 0;
+
+    int32_t* header = nullptr;  // [4]: decode items
+    DecodeItem* decode = nullptr;
+    PrefillItem* prefill = nullptr;
+    float* partial_out = nullptr;    // [splits][n_heads][head_dim] not yet divided by the sum
+    float* partial_stats = nullptr;  // [splits][n_heads][2] maximum (of log2 scores), sum
+    uint32_t* arrived = nullptr;     // [max_seqs][decode tiles]: splits that are done; zero between steps
+    int32_t n_decode = 0, n_prefill = 0;
+};
+
+// Keys of one split of a sequence with that many keys.
+int32_t split_keys(int32_t kv_len);
+
+// Most splits a step can have.
+int32_t max_splits(const StepLimits& limits, int32_t block_size);
+int32_t max_prefill_items(const StepLimits& limits, int32_t group_size, int32_t tile_rows);
+
+// Cuts a step whose block tables of this group start at `table_start`; returns the counts in `work` and
+// fills the arrays (max_decode, max_prefill of them).
+void cut_attention(const StepInput& step, const int32_t* table_start, AttentionWork* work, DecodeItem* decode,
+                   PrefillItem* prefill);
+
+}  // namespace rvllm::cuda

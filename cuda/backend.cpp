@@ -1,0 +1,273 @@
+// The CUDA device as a Backend: device memory, the table of kernels, steps on one stream.
+//
+// submit() returns when the step is on its way; wait() blocks until it is done. Decode steps run as
+// captured graphs, others launch op by op.
+#include <algorithm>
+#include <cstdio>
+#include <memory>
+#include <vector>
+
+#include "attention/attention.h"
+#include "gemm/linear.h"
+#include "kernels.h"
+#include "prepared.h"
+#include "weights.h"
+
+namespace rvllm::cuda {
+namespace {
+
+constexpr int kTickets = 8;  // steps that may be waited for at a time
+
+struct Cuda {
+    Backend backend{};
+    Context context;
+    Upload upload;
+    std::vector<std::unique_ptr<Prepared>> prepared;
+    cudaEvent_t done[kTickets] = {};
+    uint64_t n_submitted = 0;
+};
+
+Cuda& self(Backend* b) {
+    return *static_cast<Cuda*>(b->self);
+}
+
+int failed(Backend* b, const char* what, cudaError_t e) {
+    if (e == cudaSuccess) return 0;
+    std::snprintf(b->error, sizeof b->error, "%s: %s", what, cudaGetErrorString(e));
+    return 1;
+}
+
+using FindFn = Kernel (*)(const KernelKey&);
+constexpr FindFn kFind[] = {
+#define OP(name, inputs, weights, outputs, attrs) find_##name,
+#include "ops.def"
+#undef OP
+};
+
+Kernel find(Backend* b, const KernelKey* key) {
+    const Context& c = self(b).context;
+    const bool fits =
+        c.device.arch >= kAttentionArch && attention_smem_bytes(key->attrs.head_dim) <= c.max_smem_bytes;
+    if (key->op == Op::attention && !fits) return {};
+    return kFind[static_cast<int>(key->op)](*key);
+}
+
+size_t memory_total(Backend*) {
+    size_t available = 0, total = 0;
+    return cudaMemGetInfo(&available, &total) == cudaSuccess ? total : 0;
+}
+
+size_t memory_available(Backend*) {
+    size_t available = 0, total = 0;
+    return cudaMemGetInfo(&available, &total) == cudaSuccess ? available : 0;
+}
+
+void* alloc(Backend* b, size_t bytes) {
+    void* p = nullptr;
+    if (cudaMalloc(&p, bytes) != cudaSuccess) {
+        cudaGetLastError();
+        std::snprintf(b->error, sizeof b->error,
+                      "cannot allocate %.1f MB of device memory: %.1f MB are available", bytes / 1e6,
+                      memory_available(b) / 1e6);
+        return nullptr;
+    }
+    Cuda& c = self(b);
+    cudaError_t e = cudaMemsetAsync(p, 0, bytes, c.context.stream);
+    if (e == cudaSuccess) e = cudaStreamSynchronize(c.context.stream);
+    if (!failed(b, "cannot clear device memory", e)) return p;
+    cudaFree(p);
+    return nullptr;
+}
+
+void free_memory(Backend*, void* p, size_t) {
+    cudaFree(p);
+}
+
+size_t weight_bytes(Backend*, const Weight* w) {
+    return resident_bytes(*w);
+}
+
+int pack(Backend* b, Weight* w, const void* src, DType src_dtype, int64_t row, int64_t n_rows) {
+    Cuda& c = self(b);
+    return failed(b, "cannot pack a weight",
+                  upload_rows(c.context, c.upload, *w, src, src_dtype, row, n_rows));
+}
+
+int fill_random(Backend* b, Weight* w, uint32_t seed, float scale) {
+    Cuda& c = self(b);
+    return failed(b, "cannot fill a weight", random_rows(c.context, c.upload, *w, seed, scale));
+}
+
+int unpack(Backend* b, const Weight* w, float* dst, int64_t row, int64_t n_rows) {
+    Cuda& c = self(b);
+    return failed(b, "cannot unpack a weight", download_rows(c.context, c.upload, *w, dst, row, n_rows));
+}
+
+int copy_bytes(Backend* b, void* dst, const void* src, size_t bytes, cudaMemcpyKind kind) {
+    const cudaStream_t stream = self(b).context.stream;
+    cudaError_t e = cudaMemcpyAsync(dst, src, bytes, kind, stream);
+    if (e == cudaSuccess) e = cudaStreamSynchronize(stream);
+    return failed(b, "cannot copy memory", e);
+}
+
+int write(Backend* b, void* dst, const void* src, size_t bytes) {
+    return copy_bytes(b, dst, src, bytes, cudaMemcpyHostToDevice);
+}
+
+int read(Backend* b, void* dst, const void* src, size_t bytes) {
+    return copy_bytes(b, dst, src, bytes, cudaMemcpyDeviceToHost);
+}
+
+DType activation_dtype(Backend*, DType weights) {
+    return weights;
+}
+
+Prepared* prepared_for(Backend* b, const StepInput* step) {
+    for (const auto& p : self(b).prepared) {
+        if (p->step == step) return p.get();
+    }
+    std::snprintf(b->error, sizeof b->error, "the step's input was not prepared");
+    return nullptr;
+}
+
+void retire(Backend* b, const StepInput* step) {
+    auto& all = self(b).prepared;
+    cudaStreamSynchronize(self(b).context.stream);
+    all.erase(std::remove_if(all.begin(), all.end(), [&](const auto& p) { return p->step == step; }),
+              all.end());
+}
+
+int prepare(Backend* b, const OpCall* calls, int32_t n_calls, const KvCacheView* kv, const StepInput* step,
+            const StepLimits* limits) {
+    Cuda& c = self(b);
+    retire(b, step);
+    std::unique_ptr<Prepared> p(
+        prepare_steps(c.context, calls, n_calls, kv, step, *limits, b->error, sizeof b->error));
+    if (!p) return 1;
+    const bool is_model = n_calls > 0 && calls[n_calls - 1].op == Op::linear && calls[0].op == Op::embed;
+    if (is_model &&
+        failed(b, "cannot capture decode steps", capture_decodes(c.context, *p, calls, n_calls, kv))) {
+        return 1;
+    }
+    c.prepared.push_back(std::move(p));
+    return 0;
+}
+
+int stage(Backend* b, StepInput* dst, const StepInput* src, const StepLimits*) {
+    Prepared* p = prepared_for(b, dst);
+    return p == nullptr || failed(b, "cannot stage a step", stage_step(self(b).context, *p, dst, *src));
+}
+
+int submit(Backend* b, const OpCall* calls, int32_t n_calls, const KvCacheView* kv, StepInput* step,
+           uint64_t* ticket) {
+    Cuda& c = self(b);
+    Context& context = c.context;
+    Prepared* p = prepared_for(b, step);
+    if (p == nullptr) return 1;
+    cudaError_t e = cudaSuccess;
+    for (int g = 0; g < p->limits.n_groups && step->n_copies > 0 && e == cudaSuccess; ++g) {
+        e = copy_blocks(kv[g], g, step->copies, step->n_copies, context.stream);
+    }
+    if (failed(b, "cannot copy cache blocks", e)) return 1;
+    if (p->bucket) {
+        e = cudaGraphLaunch(p->bucket->graph, context.stream);
+        if (failed(b, "cannot launch a decode step", e)) return 1;
+    } else {
+        std::copy(std::begin(p->attention), std::end(p->attention), context.attention);
+        context.error = cudaSuccess;
+        launch_calls(context, calls, n_calls, kv, *step);
+        if (failed(b, context.failed, context.error)) return 1;
+    }
+    *ticket = c.n_submitted++;
+    return failed(b, "cannot record a step", cudaEventRecord(c.done[*ticket % kTickets], context.stream));
+}
+
+int wait(Backend* b, uint64_t ticket) {
+    return failed(b, "a step failed", cudaEventSynchronize(self(b).done[ticket % kTickets]));
+}
+
+void destroy(Backend* b) {
+    Cuda* c = &self(b);
+    cudaStreamSynchronize(c->context.stream);
+    c->prepared.clear();
+    destroy_upload(c->upload);
+    for (cudaEvent_t e : c->done) {
+        if (e) cudaEventDestroy(e);
+    }
+    cudaFree(c->context.linear_workspace);
+    if (c->context.stream) cudaStreamDestroy(c->context.stream);
+    delete c;
+}
+
+// What is wrong with the driver or the device; false: nothing.
+bool unusable(int device, cudaDeviceProp* properties, char* error, int error_size) {
+    int driver = 0, runtime = 0, n_devices = 0;
+    cudaDriverGetVersion(&driver);
+    cudaRuntimeGetVersion(&runtime);
+    if (driver == 0) {
+        std::snprintf(error, error_size, "there is no NVIDIA driver (libcuda.so.1)");
+    } else if (driver / 1000 < runtime / 1000) {
+        std::snprintf(error, error_size,
+                      "the NVIDIA driver supports CUDA %d.%d, this build needs a driver for CUDA %d.0",
+                      driver / 1000, driver % 1000 / 10, runtime / 1000);
+    } else if (const cudaError_t e = cudaGetDeviceCount(&n_devices); e != cudaSuccess) {
+        std::snprintf(error, error_size, "the NVIDIA driver cannot be used: %s", cudaGetErrorString(e));
+    } else if (device >= n_devices) {
+        std::snprintf(error, error_size, "there is no CUDA device %d: there are %d", device, n_devices);
+    } else if (const cudaError_t p = cudaGetDeviceProperties(properties, device); p != cudaSuccess) {
+        std::snprintf(error, error_size, "CUDA device %d cannot be used: %s", device, cudaGetErrorString(p));
+    } else {
+        return false;
+    }
+    return true;
+}
+
+}  // namespace
+}  // namespace rvllm::cuda
+
+extern "C" __attribute__((visibility("default"))) rvllm::Backend* rvllm_cuda_backend_create(int device,
+                                                                                            char* error,
+                                                                                            int error_size) {
+    using namespace rvllm::cuda;
+    cudaDeviceProp properties;
+    if (unusable(device, &properties, error, error_size)) return nullptr;
+    auto c = std::make_unique<Cuda>();
+    rvllm::Backend& b = c->backend;
+    c->context.device = {properties.major * 10 + properties.minor, properties.multiProcessorCount};
+    c->context.max_smem_bytes = static_cast<int>(properties.sharedMemPerBlockOptin);
+    const size_t workspace_bytes = linear_workspace_bytes(c->context.device);
+    cudaError_t e = cudaSetDevice(device);
+    if (e == cudaSuccess) e = cudaStreamCreateWithFlags(&c->context.stream, cudaStreamNonBlocking);
+    if (e == cudaSuccess) e = cudaMalloc(&c->context.linear_workspace, workspace_bytes);
+    if (e == cudaSuccess) e = cudaMemset(c->context.linear_workspace, 0, workspace_bytes);
+    for (cudaEvent_t& event : c->done) {
+        if (e == cudaSuccess) e = cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
+    }
+    if (e != cudaSuccess) {
+        std::snprintf(error, error_size, "CUDA device %d (%s) cannot be used: %s", device, properties.name,
+                      cudaGetErrorString(e));
+        return nullptr;
+    }
+    b.name = "cuda";
+    b.self = c.get();
+    b.device = &c->context;
+    b.find = find;
+    b.alloc = alloc;
+    b.free = free_memory;
+    b.memory_total = memory_total;
+    b.memory_available = memory_available;
+    b.weight_bytes = weight_bytes;
+    b.pack = pack;
+    b.fill_random = fill_random;
+    b.unpack = unpack;
+    b.write = write;
+    b.read = read;
+    b.activation_dtype = activation_dtype;
+    b.prepare = prepare;
+    b.retire = retire;
+    b.stage = stage;
+    b.submit = submit;
+    b.wait = wait;
+    b.destroy = destroy;
+    return &c.release()->backend;
+}

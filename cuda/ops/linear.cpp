@@ -1,0 +1,39 @@
+// linear: y = x @ weight^T + bias through gemm/linear.h, whose choice of a kernel depends on the rows of
+// the step.
+#include "gemm/linear.h"
+
+#include "context.h"
+#include "kernels.h"
+
+namespace rvllm::cuda {
+namespace {
+
+void run(const OpCall& call, const RunContext& ctx) {
+    Context& c = context_of(ctx);
+    const Weight& w = *call.weight[0];
+    const Operand &x = call.in[0], &y = call.out[0];
+    LinearArgs args;
+    args.weight = w.data;
+    args.x = x.data;
+    args.bias = call.weight[1] ? static_cast<const float*>(call.weight[1]->data) : nullptr;
+    args.y = y.data;
+    args.x_stride = x.row_stride;
+    args.y_stride = y.row_stride;
+    args.m = static_cast<int32_t>(rows_of(y, *ctx.step));
+    args.n = static_cast<int32_t>(w.n);
+    args.k = static_cast<int32_t>(w.k);
+    args.out = y.dtype;
+    if (args.m == 0) return;
+    const LinearDesc desc = choose_linear(c.device, {args.m, args.n, args.k, w.dtype});
+    note_error(c, call, launch_linear(desc, args, c.linear_workspace, c.stream, c.pdl));
+}
+
+}  // namespace
+
+Kernel find_linear(const KernelKey& key) {
+    const bool ok = is_half(key.in) && key.weight == key.in && key.format == WeightFormat::dense &&
+                    (key.out == key.in || key.out == DType::f32) && key.k % 8 == 0;
+    return ok ? Kernel{run, "linear"} : Kernel{};
+}
+
+}  // namespace rvllm::cuda

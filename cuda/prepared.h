@@ -1,0 +1,69 @@
+// What is made ready for the steps of one bound plan: staging, the cut of attention, captured graphs.
+#pragma once
+#include <vector>
+
+#include "context.h"
+
+namespace rvllm::cuda {
+
+constexpr int kStagingSlots = 3;  // steps whose inputs may be on their way
+
+// Int32 arrays that travel in one copy and are put in place by one kernel.
+struct Segment {
+    int32_t* dst;
+    int32_t src;       // index in the copied bytes
+    int32_t n;         // values
+    int32_t n_padded;  // written in all; those behind n are `fill`
+    int32_t fill;
+};
+constexpr int kMaxSegments = 8 + 6 * kMaxCacheGroups;
+struct Segments {
+    Segment of[kMaxSegments];
+    int32_t n = 0;
+};
+
+// A decode step of `n_rows` sequences, padded, as a graph.
+struct Bucket {
+    int32_t n_rows;
+    cudaGraphExec_t graph;
+};
+
+struct Prepared {
+    const StepInput* step = nullptr;  // whose addresses the calls are bound to
+    StepLimits limits;
+    AttentionWork attention[kMaxCacheGroups];
+    void* device_memory = nullptr;  // staged bytes, attention's lists and partial results
+    size_t device_bytes = 0;
+    int32_t* staged = nullptr;  // part of it
+    char* pinned = nullptr;     // kStagingSlots times staged_bytes
+    size_t staged_bytes = 0;
+    cudaEvent_t copied[kStagingSlots] = {};
+    int slot = 0;
+    std::vector<Bucket> buckets;
+    const Bucket* bucket = nullptr;  // of the staged step; nullptr: launched op by op
+
+    ~Prepared();
+};
+
+// Allocates everything. nullptr: `error` says what failed.
+Prepared* prepare_steps(Context& context, const OpCall* calls, int32_t n_calls, const KvCacheView* kv,
+                        const StepInput* step, const StepLimits& limits, char* error, size_t error_size);
+
+// Captures a graph per bucket of decode steps. Returns the first error.
+cudaError_t capture_decodes(Context& context, Prepared& prepared, const OpCall* calls, int32_t n_calls,
+                            const KvCacheView* kv);
+
+// Sends a step on its way; chooses its bucket.
+cudaError_t stage_step(Context& context, Prepared& prepared, StepInput* dst, const StepInput& src);
+
+// Launches the ops for a step of that input.
+void launch_calls(Context& context, const OpCall* calls, int32_t n_calls, const KvCacheView* kv,
+                  const StepInput& step);
+
+// Kernels of step.cu.
+cudaError_t place_segments(const Segments& segments, const int32_t* staged, const int32_t* token_ids,
+                           const int32_t* last_token, cudaStream_t stream);
+cudaError_t copy_blocks(const KvCacheView& kv, int32_t group, const BlockCopy* copies, int32_t n_copies,
+                        cudaStream_t stream);
+
+}  // namespace rvllm::cuda

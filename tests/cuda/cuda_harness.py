@@ -1,0 +1,66 @@
+"""Problems of tests/cases.py in 16 bits: the CPU op in float32 on the rounded operands is the reference."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from cases import EPS, Array, Problem, narrow, widen
+from op_harness import view_of
+from rvllm._native import opcall
+
+GAP = 8  # columns: views of a plan start on multiples of 16 bytes
+FLOAT32 = {"table"}  # operands that stay float32: the rope table
+
+
+def rounded(p: Problem, op: str, dtype: str) -> Problem:
+    """Return the problem with 16-bit activations, matrices and cache; vectors and angles stay float32."""
+    names = opcall.ops()[op]["inputs"]
+
+    def input_of(name: str, a: Array | None) -> Array | None:
+        return a if a is None or a.dtype != np.float32 or name in FLOAT32 else narrow(a, dtype)
+
+    inputs = [input_of(name, a) for name, a in zip(names, p.inputs, strict=False)]
+    weights = [w if w is None or w.ndim == 1 else narrow(widen(w), dtype) for w in p.weights]
+    cache = None if p.cache is None else tuple(narrow(widen(c), dtype) for c in p.cache)
+    return replace(p, inputs=inputs, weights=weights, cache=cache)
+
+
+def run(ops: opcall.Ops, op: str, p: Problem, gap: int = 0, y_dtype: str | None = None) -> tuple[list[Array], Any, str]:
+    """Run a problem; return its outputs as float32, its cache and the kernel. y_dtype: of outputs, angles apart."""
+    outputs = []
+    for e in p.expected:
+        y = np.full(e.shape, np.nan, np.float32)
+        outputs.append(view_of(narrow(y, y_dtype) if y_dtype and op != "rope_table" else y, gap))
+    inputs = [view_of(a, gap) if gap and a is not None and a.ndim == 2 else a for a in p.inputs]
+    weights = [None if w is None else ops.weight(w) for w in p.weights]
+    cache = None if p.cache is None else opcall.KvCache(p.cache[0].copy(), p.cache[1].copy())
+    step = opcall.Step(**p.step) if p.step else None
+    kernel = ops.run(op, inputs, weights, outputs, p.attrs, step, cache)
+    return [widen(np.ascontiguousarray(y)) for y in outputs], cache, kernel
+
+
+def reference(cpu: opcall.Cpu, op: str, p: Problem) -> tuple[list[Array], Any]:
+    """Run a rounded problem on the CPU, in float32."""
+    wide = replace(p, inputs=[a if a is None or a.dtype == np.int32 else widen(a) for a in p.inputs])
+    outputs, cache, _ = run(cpu, op, wide)
+    return outputs, cache
+
+
+def assert_close(got: Array, want: Array, dtype: str, slack: float, floor: float = 0.0) -> None:
+    """Allow one rounding to `dtype` and `slack` more of it, and `floor`, absolute."""
+    eps = 1e-6 if dtype == "f32" else EPS[dtype]
+    with np.errstate(invalid="ignore", over="ignore"):
+        limit = 65504.0 if dtype == "f16" else np.inf
+        overflow = (
+            (abs(want) > limit * 0.999) & (np.isinf(got) | (abs(got) > limit * 0.99)) & (np.sign(got) == np.sign(want))
+        )
+        good = (
+            (got == want)
+            | (np.isnan(got) & np.isnan(want))
+            | overflow
+            | (abs(got - want) <= (1 + slack) * eps * abs(want) + floor)
+        )
+    assert good.all(), f"{(~good).sum()} of {good.size} wrong, the first: {got[~good][0]} for {want[~good][0]}"

@@ -1,0 +1,168 @@
+"""Every op of the CUDA backend against the CPU's, in bf16 and f16, over the cases of tests/cases.py."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from cuda_harness import GAP, assert_close, reference, rounded, run
+
+from cases import CASES, EPS, Case, narrow, normal, random_paged, widen
+from rvllm._native import opcall
+
+DTYPES = ("bf16", "f16")
+HEAD_DIMS = (64, 80, 96, 128, 256)
+# Cases come per type of weights or cache; the float32 ones stand for all.
+CHECKED = [c for c in CASES if not c.bench and not any(t in c.label.split() for t in DTYPES)]
+# Relative to one rounding of the output: what float32 sums in another order and rounded weights add.
+SLACK = {"linear": 1.0, "add_rms_norm": 1.5}
+FLOOR = {"linear": 2e-3, "rope": 1e-6, "rope_kv_write": 1e-5, "silu": 1e-7, "silu_mul": 1e-7}
+
+
+def has_kernel(case: Case) -> bool:
+    p = case.problem()
+    if case.op == "linear":
+        return p.inputs[0].shape[1] % 8 == 0
+    return case.op != "attention" or p.attrs["head_dim"] in HEAD_DIMS
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("gap", [0, GAP], ids=["whole", "view"])
+@pytest.mark.parametrize("case", [c for c in CHECKED if has_kernel(c)], ids=str)
+def test_op_against_cpu(cuda: opcall.Cuda, cpu: opcall.Cpu, case: Case, gap: int, dtype: str) -> None:
+    p = rounded(case.problem(), case.op, dtype)
+    got, cache, _ = run(cuda, case.op, p, gap, dtype)
+    want, want_cache = reference(cpu, case.op, p)
+    y_dtype = "f32" if case.op == "rope_table" else dtype
+    for g, w in zip(got, want, strict=True):
+        if case.op == "attention":
+            assert_attention(g, w, dtype)
+            continue
+        assert_close(g, w, y_dtype, SLACK.get(case.op, 0.01), FLOOR.get(case.op, 1e-9 if dtype == "bf16" else 1e-7))
+    if cache is not None and case.op != "attention":
+        for side in ("k", "v"):
+            assert_close(widen(getattr(cache, side)), widen(getattr(want_cache, side)), dtype, 1.01, 1e-6)
+
+
+def test_every_op_has_a_case() -> None:
+    assert {c.op for c in CHECKED if has_kernel(c)} >= set(opcall.ops()) - {"linear"}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("m", "n", "k"), [(1, 64, 64), (3, 100, 72), (70, 257, 328), (300, 640, 512)])
+def test_linear(cuda: opcall.Cuda, cpu: opcall.Cpu, m: int, n: int, k: int, dtype: str) -> None:
+    rng = np.random.default_rng(m)
+    x, w, b = (narrow(a, dtype) for a in (normal(rng, m, k), normal(rng, n, k) * np.float32(k**-0.5), normal(rng, n)))
+    for y in (np.empty((m, n), x.dtype), np.empty((m, n), np.float32)):
+        cuda.run("linear", [x], [cuda.weight(w), cuda.weight(widen(b))], [y])
+        want = widen(x) @ widen(w).T + widen(b)
+        assert_close(widen(y), want, "f32" if y.dtype == np.float32 else dtype, 1.0, 2e-5)
+
+
+# ---- attention --------------------------------------------------------------------------------------
+
+MIXED = ([1, 2, 70, 33, 200, 1100, 65, 700], [1, 1, 70, 1, 20, 3, 33, 1])  # keys, new tokens
+
+
+def assert_attention(got: np.ndarray, want: np.ndarray, dtype: str) -> None:
+    """The weights of the values are rounded to 16 bits, so an element may be off by a rounding of any of them."""
+    eps = EPS[dtype]
+    assert np.linalg.norm(got - want) < eps * np.linalg.norm(want)
+    assert abs(got - want).max() < 4 * eps
+
+
+def attend(ops: opcall.Ops, q: np.ndarray, step: dict, cache: tuple, n_heads: int, y_dtype: np.dtype) -> np.ndarray:
+    n_kv_heads, head_dim = cache[0].shape[2], cache[0].shape[4]
+    attrs = {
+        "layer": 1,
+        "n_heads": n_heads,
+        "n_kv_heads": n_kv_heads,
+        "head_dim": head_dim,
+        "softmax_scale": head_dim**-0.5,
+    }
+    y = np.zeros(q.shape, y_dtype)
+    ops.run("attention", [q], [], [y], attrs, opcall.Step(**step), opcall.KvCache(*cache))
+    return y
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("head_dim", HEAD_DIMS)
+@pytest.mark.parametrize("group", [1, 4, 7, 20])
+def test_attention_mixed_batch(cuda: opcall.Cuda, cpu: opcall.Cpu, group: int, head_dim: int, dtype: str) -> None:
+    rng = np.random.default_rng(head_dim + group)
+    cache, step = random_paged(rng, *MIXED, 2, head_dim, dtype)
+    q = narrow(normal(rng, sum(MIXED[1]), 2 * group * head_dim), dtype)
+    got = widen(attend(cuda, q, step, cache, 2 * group, q.dtype))
+    assert_attention(got, attend(cpu, widen(q), step, cache, 2 * group, np.dtype(np.float32)), dtype)
+
+
+@pytest.mark.parametrize("block_size", [16, 32, 128])
+def test_attention_block_sizes(cuda: opcall.Cuda, cpu: opcall.Cpu, block_size: int) -> None:
+    rng = np.random.default_rng(block_size)
+    cache, step = random_paged(rng, *MIXED, 2, 64, "bf16", block_size)
+    q = narrow(normal(rng, sum(MIXED[1]), 8 * 64), "bf16")
+    got = widen(attend(cuda, q, step, cache, 8, q.dtype))
+    assert_attention(got, attend(cpu, widen(q), step, cache, 8, np.dtype(np.float32)), "bf16")
+
+
+def test_block_size_that_is_no_multiple_of_16_is_refused(cuda: opcall.Cuda) -> None:
+    rng = np.random.default_rng(0)
+    cache, step = random_paged(rng, [20], [1], 2, 64, "bf16", 8)
+    q = narrow(normal(rng, 1, 8 * 64), "bf16")
+    with pytest.raises(MemoryError, match="block size"):
+        attend(cuda, q, step, cache, 8, q.dtype)
+
+
+@pytest.mark.parametrize("length", [255, 256, 257, 8191, 8193, 20000])
+def test_attention_long_decode(cuda: opcall.Cuda, cpu: opcall.Cpu, length: int) -> None:
+    rng = np.random.default_rng(length)
+    cache, step = random_paged(rng, [length], [1], 1, 64, "bf16")
+    q = narrow(4 * normal(rng, 1, 4 * 64), "bf16")
+    got = widen(attend(cuda, q, step, cache, 4, q.dtype))
+    assert_attention(got, attend(cpu, widen(q), step, cache, 4, np.dtype(np.float32)), "bf16")
+
+
+def test_attention_of_a_row_does_not_depend_on_the_batch(cuda: opcall.Cuda) -> None:
+    rng = np.random.default_rng(1)
+    cache, step = random_paged(rng, *MIXED, 2, 128, "bf16")
+    q = narrow(normal(rng, sum(MIXED[1]), 14 * 128), "bf16")
+    together = attend(cuda, q, step, cache, 14, q.dtype)
+    starts = step["query_start"]
+    for s, table in enumerate(step["tables"]):
+        part = slice(starts[s], starts[s + 1])
+        alone = {"query_start": [0, part.stop - part.start], "positions": step["positions"][part], "tables": [table]}
+        assert attend(cuda, q[part].copy(), alone, cache, 14, q.dtype).tobytes() == together[part].tobytes(), s
+
+
+# ---- fused == composition, in place, the step -------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_add_rms_norm_is_add_then_rms_norm(cuda: opcall.Cuda, dtype: str) -> None:
+    for case in (c for c in CHECKED if c.op == "add_rms_norm"):
+        p = rounded(case.problem(), case.op, dtype)
+        total, y = np.empty_like(p.inputs[0]), np.empty_like(p.inputs[0])
+        cuda.run("add", p.inputs, [], [total])
+        cuda.run("rms_norm", [total], [cuda.weight(p.weights[0])], [y], p.attrs)
+        got, _, _ = run(cuda, case.op, p, 0, dtype)
+        assert [widen(y).tobytes(), widen(total).tobytes()] == [g.tobytes() for g in got]
+
+
+def test_block_copies_and_fed_back_tokens(cuda: opcall.Cuda) -> None:
+    """A step's copies run in order before its ops; a negative token id is the token of that slot."""
+    rng = np.random.default_rng(0)
+    table = narrow(normal(rng, 50, 64), "bf16")
+    k, v = (narrow(normal(rng, 2, 6, 2, 16, 64), "bf16") for _ in range(2))
+    cache = opcall.KvCache(k.copy(), v.copy())
+    ids = np.array([3, -1, -3], np.int32)
+    step = opcall.Step(
+        token_ids=ids, last_token=[11, 12, 13], n_tokens=3, copies=[(0, 0, 1), (0, 1, 2), (0, 4, 5)], n_rows=3
+    )
+    x = narrow(normal(rng, 3, 128), "bf16")
+    cuda.run(
+        "kv_write", [x, x, np.array([-1, -1, -1], np.int32)], [], [], {"n_kv_heads": 2, "head_dim": 64}, step, cache
+    )
+    for got, was in ((cache.k, k), (cache.v, v)):
+        want = was.copy()
+        want[:, 1], want[:, 2], want[:, 5] = was[:, 0], was[:, 0], was[:, 4]
+        assert got.tobytes() == want.tobytes()
+    assert table.shape == (50, 64)
