@@ -264,14 +264,16 @@ def row_workloads(torch: dict) -> list[Workload]:
     for vocab, aim in ((32_000, 3.0), (128_000, 12.0)):
         probs = np.stack([sampling.softmax(row) for row in normal(4, vocab)])
         out.append(Workload(f"multinomial, {vocab:,}", probs, lambda row: sampling.multinomial(row, 1),
-                            peers("multinomial", numpy_multinomial), aim))  # fmt: skip
+                            peers("multinomial", numpy_multinomial), aim, passes=8))  # fmt: skip
     for name, data, aim in (("uniform(-10, 10)", uniform, 150.0), ("N(0, 3)", gauss, 110.0)):
         out.append(Workload(f"top-p 0.9, 128,000, {name}", data, lambda row: sampling.apply_top_p(row, 0.9) and None,
                             peers("top_p", numpy_top_p), aim, same=same_row(data, n_different=8)))  # fmt: skip
     out.append(Workload("softmax, 128,000", gauss, lambda row: sampling.softmax(row, out=row),
                         peers("softmax", numpy_softmax), 30.0, same=same_row(gauss)))  # fmt: skip
     out.append(
-        Workload("argmax, 128,000", gauss, sampling.argmax, peers("argmax", np.argmax), 5.0, same=same_row(gauss))
+        Workload(
+            "argmax, 128,000", gauss, sampling.argmax, peers("argmax", np.argmax), 5.0, passes=4, same=same_row(gauss)
+        )
     )
     return out
 
