@@ -11,18 +11,18 @@ namespace rvllm {
 // What the choice of a kernel may depend on; nothing else. Pure: same key, same kernel.
 struct KernelKey {
     Op op;
-    DType in;                 // first input (embed: the table's output type is `out`)
-    DType out;                // first output
-    DType weight;             // element type of the first weight; f32 when there is none
-    WeightFormat format;      // of the first weight
-    DType kv;                 // cache element type
+    DType in;             // first input (embed: the table's output type is `out`)
+    DType out;            // first output
+    DType weight;         // element type of the first weight; f32 when there is none
+    WeightFormat format;  // of the first weight
+    DType kv;             // cache element type
     Attrs attrs;
-    int64_t n, k;             // shape of the first weight
+    int64_t n, k;  // shape of the first weight
 };
 
 struct Kernel {
-    KernelFn fn = nullptr;    // nullptr: this backend has no kernel for the key
-    const char* name = "";    // as printed by `rvllm plan`
+    KernelFn fn = nullptr;  // nullptr: this backend has no kernel for the key
+    const char* name = "";  // as printed by `rvllm plan`
 };
 
 struct Backend {
@@ -67,8 +67,8 @@ struct Backend {
     int (*stage)(Backend*, StepInput* dst, const StepInput* src, const StepLimits* limits);
     // Runs the staged step: block copies, fed-back tokens, then the ops in order. Returns at once with a
     // ticket where the hardware is asynchronous; wait() blocks until that step is done.
-    int (*submit)(Backend*, const OpCall* calls, int32_t n_calls, const KvCacheView* kv,
-                  StepInput* step, uint64_t* ticket);
+    int (*submit)(Backend*, const OpCall* calls, int32_t n_calls, const KvCacheView* kv, StepInput* step,
+                  uint64_t* ticket);
     int (*wait)(Backend*, uint64_t ticket);
 
     void (*destroy)(Backend*);

@@ -44,7 +44,8 @@ public:
             lo += product(word[0], word[1], key);
             hi += product(word[0], word[1], key + 2);
         }
-        return {fold(lo + product(parent.lo, parent.hi, key)), fold(hi + product(parent.lo, parent.hi, key + 2))};
+        return {fold(lo + product(parent.lo, parent.hi, key)),
+                fold(hi + product(parent.lo, parent.hi, key + 2))};
     }
 
 private:
@@ -58,7 +59,9 @@ private:
         x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
         return x ^ (x >> 31);
     }
-    static uint64_t fold(Wide x) { return mix(static_cast<uint64_t>(x) ^ mix(static_cast<uint64_t>(x >> 64))); }
+    static uint64_t fold(Wide x) {
+        return mix(static_cast<uint64_t>(x) ^ mix(static_cast<uint64_t>(x >> 64)));
+    }
 
     int32_t block_size_;
     int32_t n_pairs_;  // of 64-bit words, two tokens each

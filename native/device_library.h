@@ -1,4 +1,5 @@
-// Backends by name. The CPU is part of this library; CUDA is librvllm_cuda.so beside it, opened when asked for.
+// Backends by name. The CPU is part of this library; CUDA is librvllm_cuda.so beside it, opened when asked
+// for.
 #pragma once
 #include "backend.h"
 

@@ -285,9 +285,9 @@ cdef class EngineCore:
         }
 
     def histograms(self) -> dict:
-        """Return {name: ([(smallest value, count), ...], sum)} for step_us, host_us and step_tokens, empty buckets left out.
+        """Return {name: ([(smallest value, count), ...], sum)} for step_us, host_us and step_tokens.
 
-        Buckets are at most 1/32 of their value wide; they count since the start of the engine.
+        Buckets are at most 1/32 of their value wide; empty ones are left out. They count since the engine's start.
         """
         cdef EngineCounters* c = &self.counters
         return {

@@ -19,7 +19,9 @@ inline float bits_float(uint32_t u) {
     return x;
 }
 
-inline float bf16_to_f32(uint16_t h) { return bits_float(static_cast<uint32_t>(h) << 16); }
+inline float bf16_to_f32(uint16_t h) {
+    return bits_float(static_cast<uint32_t>(h) << 16);
+}
 
 inline uint16_t f32_to_bf16(float x) {
     const uint32_t u = float_bits(x);

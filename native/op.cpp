@@ -12,8 +12,12 @@ const OpInfo kOps[] = {
 
 }  // namespace
 
-const OpInfo& op_info(Op op) { return kOps[static_cast<int>(op)]; }
+const OpInfo& op_info(Op op) {
+    return kOps[static_cast<int>(op)];
+}
 
-const char* op_name(Op op) { return op_info(op).name; }
+const char* op_name(Op op) {
+    return op_info(op).name;
+}
 
 }  // namespace rvllm

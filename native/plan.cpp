@@ -132,8 +132,8 @@ KernelKey kernel_key(const Plan& plan, const PlanOp& op, DType kv) {
     return key;
 }
 
-std::vector<OpCall> bind_calls(const Plan& plan, Backend* backend, DType kv, const Arena& arena,
-                               char* memory, const StepInput& step) {
+std::vector<OpCall> bind_calls(const Plan& plan, Backend* backend, DType kv, const Arena& arena, char* memory,
+                               const StepInput& step) {
     const auto operand = [&](const View& v) {
         Operand o;
         if (v.buffer < 0) return o;

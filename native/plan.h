@@ -57,7 +57,7 @@ KernelKey kernel_key(const Plan& plan, const PlanOp& op, DType kv);
 
 // Resolves operands against the arena, the bound step input and the weights' addresses (which must
 // not move afterwards). Kernels are looked up by kernel_key(); an op without one has fn == nullptr.
-std::vector<OpCall> bind_calls(const Plan& plan, Backend* backend, DType kv, const Arena& arena,
-                               char* memory, const StepInput& step);
+std::vector<OpCall> bind_calls(const Plan& plan, Backend* backend, DType kv, const Arena& arena, char* memory,
+                               const StepInput& step);
 
 }  // namespace rvllm

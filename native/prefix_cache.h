@@ -15,7 +15,9 @@ public:
     static constexpr int32_t kNone = -1;
 
     PrefixCache(int32_t n_blocks, int32_t block_size)
-        : hasher_(block_size), block_size_(block_size), hashes_(n_blocks),
+        : hasher_(block_size),
+          block_size_(block_size),
+          hashes_(n_blocks),
           tokens_(static_cast<size_t>(n_blocks) * block_size) {
         size_t n = 8;
         while (n < 2 * static_cast<size_t>(n_blocks)) n *= 2;
@@ -93,7 +95,8 @@ public:
     // Hash n_blocks blocks in a row, for the benchmark. Returns a value that depends on all of them.
     uint64_t hash_all(uint64_t extras, const int32_t* tokens, int32_t n_blocks) const {
         Hash128 hash = hasher_.root(extras);
-        for (int32_t i = 0; i < n_blocks; ++i) hash = hasher_.next(hash, tokens + static_cast<size_t>(i) * block_size_);
+        for (int32_t i = 0; i < n_blocks; ++i)
+            hash = hasher_.next(hash, tokens + static_cast<size_t>(i) * block_size_);
         return hash.lo ^ hash.hi;
     }
 

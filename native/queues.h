@@ -18,7 +18,7 @@ struct ExpiresBefore {
     bool operator()(const Request* a, const Request* b) const { return a->deadline_us < b->deadline_us; }
 };
 
-template <class T, int32_t T::*Pos, class Before>
+template <class T, int32_t T::* Pos, class Before>
 class IndexedHeap {
 public:
     void reserve(size_t n) { items_.reserve(n); }

@@ -27,7 +27,7 @@ struct SamplingParams {
     std::vector<int32_t> eos_token_ids;   // from the model; not used when ignore_eos
     std::vector<int32_t> stop_token_ids;  // the request's own
     std::vector<std::pair<int32_t, float>> logit_bias;
-    std::vector<int32_t> allowed_token_ids;  // empty: all
+    std::vector<int32_t> allowed_token_ids;       // empty: all
     std::vector<std::vector<int32_t>> bad_words;  // token sequences that may not be completed
 };
 
@@ -51,33 +51,33 @@ struct Sequence {
     FinishReason finish = FinishReason::none;
     std::vector<int32_t> tokens;  // prompt, then the outputs the host knows; capacity reserved
     int32_t n_prompt = 0;
-    int32_t n_computed = 0;   // tokens whose keys and values are in the cache once all steps in
-                              // flight have run
-    int32_t n_in_flight = 0;  // draws of steps in flight: outputs the host does not know yet
-    int32_t n_cached = 0;     // prompt tokens found in the prefix cache at the first admission
-    int32_t slot = -1;        // sampler slot while running
+    int32_t n_computed = 0;       // tokens whose keys and values are in the cache once all steps in
+                                  // flight have run
+    int32_t n_in_flight = 0;      // draws of steps in flight: outputs the host does not know yet
+    int32_t n_cached = 0;         // prompt tokens found in the prefix cache at the first admission
+    int32_t slot = -1;            // sampler slot while running
     std::vector<int32_t> blocks;  // block table (cache group 0)
-    int32_t n_writable = 0;   // the next positions, up to here, are in blocks that no one else holds
-    int32_t n_hashed = 0;     // leading full blocks whose hash is known
-    uint64_t last_step = 0;   // last step that reads or writes what this sequence holds
+    int32_t n_writable = 0;       // the next positions, up to here, are in blocks that no one else holds
+    int32_t n_hashed = 0;         // leading full blocks whose hash is known
+    uint64_t last_step = 0;       // last step that reads or writes what this sequence holds
 
     // The scheduler's own.
-    uint64_t order = 0;       // arrival of the request, then choice
-    int32_t priority = 0;     // 0 under first-come-first-served
-    int32_t max_len = 0;      // tokens at which it ends by length
-    int32_t n_scored = 0;     // prompt positions whose log-probability was scheduled
-    int32_t queue_pos = -1;   // in the queue of waiting sequences; -1: not there
-    bool releasing = false;   // gives back what it holds once last_step is done
+    uint64_t order = 0;      // arrival of the request, then choice
+    int32_t priority = 0;    // 0 under first-come-first-served
+    int32_t max_len = 0;     // tokens at which it ends by length
+    int32_t n_scored = 0;    // prompt positions whose log-probability was scheduled
+    int32_t queue_pos = -1;  // in the queue of waiting sequences; -1: not there
+    bool releasing = false;  // gives back what it holds once last_step is done
 
     int32_t n_output() const { return static_cast<int32_t>(tokens.size()) - n_prompt; }
 };
 
 struct Request {
     uint64_t id = 0;
-    int32_t priority = 0;       // lower first, under the priority policy
-    int64_t arrival_us = 0;     // monotonic
-    int64_t deadline_us = 0;    // 0: none
-    uint64_t extras_hash = 0;   // cache salt, adapter, media: part of every prefix hash
+    int32_t priority = 0;      // lower first, under the priority policy
+    int64_t arrival_us = 0;    // monotonic
+    int64_t deadline_us = 0;   // 0: none
+    uint64_t extras_hash = 0;  // cache salt, adapter, media: part of every prefix hash
     SamplingParams params;
     std::vector<Sequence> sequences;  // n choices; [0] runs the prompt, the others fork from it
     int32_t n_unfinished = 0;
@@ -88,11 +88,11 @@ struct Request {
 
 // What the sampler says about one SampleRow.
 struct SampleResult {
-    int32_t token = -1;     // the draw, or the target of a scored row
-    int32_t rank = 0;       // 1 + number of tokens with a larger raw logit; 0 when not asked for
-    float logprob = 0;      // of the raw logits
+    int32_t token = -1;  // the draw, or the target of a scored row
+    int32_t rank = 0;    // 1 + number of tokens with a larger raw logit; 0 when not asked for
+    float logprob = 0;   // of the raw logits
     int32_t n_top = 0;
-    uint8_t failed = 0;     // the logits held a NaN, or nothing was allowed
+    uint8_t failed = 0;  // the logits held a NaN, or nothing was allowed
 };
 
 struct TopToken {

@@ -58,13 +58,13 @@ public:
     uint64_t seed = 0;
     uint32_t choice = 0;
     float repetition = 1, frequency = 0, presence = 0;
-    bool penalized = false;                // `counts` is kept
+    bool penalized = false;  // `counts` is kept
     TokenCounts counts;
-    std::vector<int32_t> allowed;          // empty: all
-    std::vector<int32_t> end_tokens;       // banned while stopping is suppressed
+    std::vector<int32_t> allowed;     // empty: all
+    std::vector<int32_t> end_tokens;  // banned while stopping is suppressed
     std::vector<std::pair<int32_t, float>> bias;
     std::vector<std::vector<int32_t>> bad_words;
-    std::vector<int32_t> tail;             // last outputs, as many as the longest bad word needs
+    std::vector<int32_t> tail;  // last outputs, as many as the longest bad word needs
     size_t max_tail = 0;
 
     // Takes over a sequence at its present length. False: out of memory.
@@ -82,7 +82,8 @@ public:
             presence = p.presence_penalty;
             copy_lists(p, vocab);
             penalized = repetition != 1 || frequency != 0 || presence != 0;
-            counts.reset(penalized ? std::min<int64_t>(vocab, seq.n_prompt + std::max(p.max_tokens, 0) + 1) : 0);
+            counts.reset(penalized ? std::min<int64_t>(vocab, seq.n_prompt + std::max(p.max_tokens, 0) + 1)
+                                   : 0);
             for (size_t i = 0; i < seq.tokens.size(); ++i) {
                 const bool output = static_cast<int64_t>(i) >= seq.n_prompt;
                 if (penalized) counts.add(seq.tokens[i], output ? 1 : 0);
@@ -107,18 +108,21 @@ public:
     // Whether all but the last token of a bad word are the last outputs.
     bool completes(const std::vector<int32_t>& word) const {
         const size_t n = word.size() - 1;
-        return n <= tail.size() && std::equal(word.begin(), word.end() - 1, tail.end() - static_cast<int64_t>(n));
+        return n <= tail.size() &&
+               std::equal(word.begin(), word.end() - 1, tail.end() - static_cast<int64_t>(n));
     }
 
 private:
     void copy_lists(const SamplingParams& p, int64_t vocab) {
         const auto known = [vocab](int32_t id) { return id >= 0 && id < vocab; };
         allowed.clear();
-        std::copy_if(p.allowed_token_ids.begin(), p.allowed_token_ids.end(), std::back_inserter(allowed), known);
+        std::copy_if(p.allowed_token_ids.begin(), p.allowed_token_ids.end(), std::back_inserter(allowed),
+                     known);
         end_tokens.clear();
         std::copy_if(p.stop_token_ids.begin(), p.stop_token_ids.end(), std::back_inserter(end_tokens), known);
         if (!p.ignore_eos) {
-            std::copy_if(p.eos_token_ids.begin(), p.eos_token_ids.end(), std::back_inserter(end_tokens), known);
+            std::copy_if(p.eos_token_ids.begin(), p.eos_token_ids.end(), std::back_inserter(end_tokens),
+                         known);
         }
         bias.clear();
         for (const auto& b : p.logit_bias) {

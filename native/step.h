@@ -69,17 +69,17 @@ struct StepInput {
     int32_t max_kv_len = 0;
     uint64_t step_id = 0;
 
-    int32_t* token_ids = nullptr;   // [T]; -1 - slot: the token last drawn for that sampler slot
-    int32_t* positions = nullptr;   // [T]
+    int32_t* token_ids = nullptr;          // [T]; -1 - slot: the token last drawn for that sampler slot
+    int32_t* positions = nullptr;          // [T]
     int32_t* slots[kMaxCacheGroups] = {};  // [T] block * block_size + offset to write; kNoSlot: none
-    int32_t* query_start = nullptr;  // [S + 1] first token of each sequence
-    int32_t* kv_len = nullptr;       // [S] keys of the sequence once this step's are written
-    int32_t* logit_rows = nullptr;   // [R] token index
+    int32_t* query_start = nullptr;        // [S + 1] first token of each sequence
+    int32_t* kv_len = nullptr;             // [S] keys of the sequence once this step's are written
+    int32_t* logit_rows = nullptr;         // [R] token index
     BlockTables tables[kMaxCacheGroups];
     SampleRow* sample_rows = nullptr;
     BlockCopy* copies = nullptr;
-    void** admitted = nullptr;       // [n_admitted] Sequence* whose sampler slot must be (re)set first
-    int32_t* last_token = nullptr;   // [max_seqs] by sampler slot; shared by all StepInputs
+    void** admitted = nullptr;      // [n_admitted] Sequence* whose sampler slot must be (re)set first
+    int32_t* last_token = nullptr;  // [max_seqs] by sampler slot; shared by all StepInputs
 };
 
 // Capacities of a StepInput; everything is allocated once from them.

@@ -11,7 +11,9 @@ namespace rvllm {
 
 enum class DType : uint8_t { f32 = 0, f16 = 1, bf16 = 2, i32 = 3 };
 
-inline size_t dtype_bytes(DType t) { return t == DType::f32 || t == DType::i32 ? 4 : 2; }
+inline size_t dtype_bytes(DType t) {
+    return t == DType::f32 || t == DType::i32 ? 4 : 2;
+}
 
 // The leading dimension of a tensor: a constant, or one of the sizes of a step.
 enum class Sym : uint8_t {

@@ -14,7 +14,9 @@ namespace {
 
 constexpr int kRingBytes = 212 * 1024;  // shared memory for tiles in flight, per multiprocessor
 
-int stages_for(int tokens, int most) { return std::min(most, kRingBytes / (kTileBytes + tokens * 128)); }
+int stages_for(int tokens, int most) {
+    return std::min(most, kRingBytes / (kTileBytes + tokens * 128));
+}
 
 // Smallest tile that holds all tokens, or the largest.
 int decode_tokens(int m) {

@@ -7,14 +7,18 @@
 
 namespace rvllm::cuda {
 
-__device__ __forceinline__ float silu(float v) { return v / (1.0f + __expf(-v)); }
+__device__ __forceinline__ float silu(float v) {
+    return v / (1.0f + __expf(-v));
+}
 
 __device__ __forceinline__ float4 operator+(float4 a, float4 b) {
     return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
 }
 
 // Units per token and block of 128 stored rows: 32, or 16 after silu_mul.
-__device__ __forceinline__ int epilogue_units(Act act) { return act == Act::silu_mul ? 16 : 32; }
+__device__ __forceinline__ int epilogue_units(Act act) {
+    return act == Act::silu_mul ? 16 : 32;
+}
 
 // First of the four stored rows of a unit, within its block; after silu_mul these are gates, and
 // their up projections are 8 rows further.
@@ -25,7 +29,7 @@ __device__ __forceinline__ int unit_row(Act act, int unit) {
 // Finishes one unit of a block for any number of tokens.
 template <typename T>
 class UnitEpilogue {
- public:
+public:
     __device__ __forceinline__ UnitEpilogue(const LinearParams& p, int block, int unit) : p_(p) {
         const bool pairs = p.act == Act::silu_mul;
         feature_ = block * (pairs ? kBlockRows / 2 : kBlockRows) + unit * 4;
@@ -49,7 +53,7 @@ class UnitEpilogue {
         }
     }
 
- private:
+private:
     __device__ __forceinline__ float4 load_bias(int row) const {
         float b[4] = {};
         if (p_.bias) {

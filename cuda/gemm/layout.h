@@ -27,10 +27,16 @@ enum class RowOrder : uint8_t {
     gate_up,  // rows [0, N/2) are the gate, the rest the up projection; stored in groups of 8 and 8
 };
 
-RVLLM_HD int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+RVLLM_HD int64_t ceil_div(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
 
-RVLLM_HD int64_t row_blocks(int64_t n) { return ceil_div(n, kBlockRows); }
-RVLLM_HD int64_t k_chunks(int64_t k) { return ceil_div(k, kChunk); }
+RVLLM_HD int64_t row_blocks(int64_t n) {
+    return ceil_div(n, kBlockRows);
+}
+RVLLM_HD int64_t k_chunks(int64_t k) {
+    return ceil_div(k, kChunk);
+}
 RVLLM_HD size_t packed_bytes(int64_t n, int64_t k) {
     return (size_t)(row_blocks(n) * k_chunks(k)) * kTileBytes;
 }

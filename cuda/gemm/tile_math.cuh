@@ -76,7 +76,7 @@ struct TileMath {
         release(previous);
     }
 
- private:
+private:
     // Keeps the compiler from moving uses of the sums past this point, into the products.
     __device__ __forceinline__ void fence_sums() {
 #pragma unroll

@@ -22,7 +22,9 @@ constexpr int kWideMaxSmemBytes = 214 * 1024;
 constexpr int kStageStride = 20;   // floats between tokens where a warp turns its 16 rows around
 constexpr int kBandTokens = 2048;  // tokens whose tiles run side by side
 
-inline int wide_smem_bytes(int tokens, int n_stages) { return 1024 + n_stages * (kTileBytes + tokens * 128); }
+inline int wide_smem_bytes(int tokens, int n_stages) {
+    return 1024 + n_stages * (kTileBytes + tokens * 128);
+}
 
 // The part of one tile that a cluster computes: chunks [begin, end) of `tile`.
 struct WideSegment {
@@ -33,7 +35,7 @@ struct WideSegment {
 
 // The segments of one cluster, in order.
 class WideSchedule {
- public:
+public:
     __device__ __forceinline__ WideSchedule(int n_tiles, int chunks, int cluster, int n_clusters)
         : chunks_(chunks), cluster_(cluster), n_clusters_(n_clusters) {
         const int rest = n_tiles % n_clusters;
@@ -75,7 +77,7 @@ class WideSchedule {
 
     __device__ __forceinline__ int total_chunks() const { return n_rounds_ * chunks_ + end_ - begin_; }
 
- private:
+private:
     int chunks_, cluster_, n_clusters_, n_rounds_, first_, begin_, end_, step_;
     int64_t next_;
 };
@@ -94,7 +96,7 @@ __device__ __forceinline__ WideTile wide_tile(int tile, int n_groups, int n_toke
 // Walks through the loads of a CTA, chunk by chunk. One thread issues them all: everything that is
 // not an addition happens once per segment, or that thread becomes the bottleneck.
 class WideCursor {
- public:
+public:
     __device__ __forceinline__ WideCursor(const WideSchedule& schedule, const LinearParams& p, int n_groups,
                                           int n_token_tiles, int tokens)
         : schedule_(schedule), p_(p), n_groups_(n_groups), n_token_tiles_(n_token_tiles), tokens_(tokens) {
@@ -110,7 +112,7 @@ class WideCursor {
     const uint8_t* weight;  // tile of this CTA's row block
     int column, token;      // of this CTA's part of the token tile
 
- private:
+private:
     __device__ __forceinline__ void open() {
         WideSegment s;
         if (!schedule_.next(s)) return;

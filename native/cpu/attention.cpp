@@ -34,7 +34,9 @@ void for_tiles(const StepInput& step, int tile_queries, const F& f) {
     }
 }
 
-int n_splits(int64_t n_keys) { return static_cast<int>((n_keys + kSplitKeys - 1) / kSplitKeys); }
+int n_splits(int64_t n_keys) {
+    return static_cast<int>((n_keys + kSplitKeys - 1) / kSplitKeys);
+}
 
 void run_attention(const OpCall& call, const RunContext& ctx) {
     const StepInput& step = *ctx.step;
@@ -83,7 +85,8 @@ void run_attention(const OpCall& call, const RunContext& ctx) {
         const int splits = n_splits(n_keys);
         const bool is_cut = cut(n, n_keys);
         for (int h = 0; h < a.n_kv_heads; ++h) {
-            AttentionItem item{tables.blocks + tables.start[s], n * group * n_keys, nullptr, first, n, h, 0, splits};
+            AttentionItem item{
+                tables.blocks + tables.start[s], n * group * n_keys, nullptr, first, n, h, 0, splits};
             if (!is_cut) {
                 new (&items[i++]) AttentionItem(item);
                 continue;
@@ -107,7 +110,8 @@ void run_attention(const OpCall& call, const RunContext& ctx) {
     }
 
     const int64_t block = int64_t{kv.n_kv_heads} * kv.block_size * kv.head_dim;
-    const int64_t layer = a.layer * kv.n_blocks * block * static_cast<int64_t>(dtype_bytes(static_cast<DType>(kv.dtype)));
+    const int64_t layer =
+        a.layer * kv.n_blocks * block * static_cast<int64_t>(dtype_bytes(static_cast<DType>(kv.dtype)));
     const AttentionTask task{static_cast<const float*>(call.in[0].data),
                              static_cast<float*>(call.out[0].data),
                              call.in[0].row_stride,
@@ -130,9 +134,8 @@ void run_attention(const OpCall& call, const RunContext& ctx) {
     parallel_for(pool, n_items,
                  [&](int64_t j, int thread) { attend(task, items[j], scratch + thread * thread_floats); });
     if (n_cut > 0) {
-        parallel_for(pool, n_cut, [&](int64_t j, int) {
-            merge(task, merges[j], merges[j].partial, merges[j].split_end);
-        });
+        parallel_for(pool, n_cut,
+                     [&](int64_t j, int) { merge(task, merges[j], merges[j].partial, merges[j].split_end); });
     }
 }
 
@@ -142,8 +145,9 @@ Kernel cpu_find_attention(const KernelKey& key) {
     static const KernelNames names[3] = {KERNEL_NAMES("attention.f32"), KERNEL_NAMES("attention.f16"),
                                          KERNEL_NAMES("attention.bf16")};
     const Attrs& a = key.attrs;
-    const bool ok = key.in == DType::f32 && key.out == DType::f32 && key.kv <= DType::bf16 && a.head_dim > 0 &&
-                    a.head_dim % 8 == 0 && a.n_kv_heads > 0 && a.n_heads > 0 && a.n_heads % a.n_kv_heads == 0;
+    const bool ok = key.in == DType::f32 && key.out == DType::f32 && key.kv <= DType::bf16 &&
+                    a.head_dim > 0 && a.head_dim % 8 == 0 && a.n_kv_heads > 0 && a.n_heads > 0 &&
+                    a.n_heads % a.n_kv_heads == 0;
     return ok ? Kernel{run_attention, names[static_cast<int>(key.kv)].best()} : Kernel{};
 }
 

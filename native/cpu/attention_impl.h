@@ -16,13 +16,19 @@ namespace {
 // A block of sums in registers: up to kRows rows, each of vectors_of(rows) vectors.
 #if defined(__AVX512F__)
 constexpr int kRows = 8, kManyRows = 6;  // six rows of four vectors load least; eight take a decode at once
-constexpr int vectors_of(int rows) { return rows <= 6 ? 4 : 2; }
+constexpr int vectors_of(int rows) {
+    return rows <= 6 ? 4 : 2;
+}
 #elif defined(__AVX2__)
 constexpr int kRows = 6, kManyRows = 6;
-constexpr int vectors_of(int) { return 2; }
+constexpr int vectors_of(int) {
+    return 2;
+}
 #else
 constexpr int kRows = 4, kManyRows = 4;
-constexpr int vectors_of(int) { return 2; }
+constexpr int vectors_of(int) {
+    return 2;
+}
 #endif
 
 // Loops over registers: unrolled before the compiler decides what may live in one.
@@ -57,7 +63,8 @@ struct TileRows {
         const int32_t* block = item.table + first / task.block_size;
         int offset = first % task.block_size;
         for (int j = 0; j < n; ++block, offset = 0) {
-            int64_t at = ((int64_t{*block} * task.n_kv_heads + item.kv_head) * task.block_size + offset) * head_dim;
+            int64_t at =
+                ((int64_t{*block} * task.n_kv_heads + item.kv_head) * task.block_size + offset) * head_dim;
             for (; offset < task.block_size && j < n; ++offset, ++j, at += head_dim) {
                 keys[j] = static_cast<const T*>(task.k) + at;
                 values[j] = static_cast<const T*>(task.v) + at;
@@ -96,8 +103,8 @@ void score_block(const float* q, int64_t head_dim, const float* keys, float* s) 
 
 // sum[r] = sum[r] * alpha[r] + p[r] . v for R rows and N vectors of columns
 template <int R, int N, class Values>
-void value_block(const float* p, int n_keys, const Values& values, int column, const float* alpha, float* sums,
-                 int64_t stride) {
+void value_block(const float* p, int n_keys, const Values& values, int column, const float* alpha,
+                 float* sums, int64_t stride) {
     V sum[R][N];
     UNROLL
     for (int r = 0; r < R; ++r) {
@@ -132,8 +139,8 @@ void score_columns(const float* q, int64_t head_dim, const float* keys, int n_ve
 }
 
 template <int R, int N = vectors_of(R), class Values>
-void value_columns(const float* p, int n_keys, const Values& values, int column, int n_vectors, const float* alpha,
-                   float* sums, int64_t stride) {
+void value_columns(const float* p, int n_keys, const Values& values, int column, int n_vectors,
+                   const float* alpha, float* sums, int64_t stride) {
     for (; n_vectors >= N; n_vectors -= N, column += N * W) {
         value_block<R, N>(p, n_keys, values, column, alpha, sums, stride);
     }
@@ -178,7 +185,11 @@ struct Item {
     int rows, head_dim, padded;
 
     Item(const AttentionTask& t, const AttentionItem& i)
-        : task(t), item(i), rows(i.n_queries * t.group), head_dim(t.head_dim), padded((t.head_dim + 15) / 16 * 16) {}
+        : task(t),
+          item(i),
+          rows(i.n_queries * t.group),
+          head_dim(t.head_dim),
+          padded((t.head_dim + 15) / 16 * 16) {}
 
     // Keys that a row sees.
     int n_keys(int row) const { return task.positions[item.first + row / task.group] + 1; }
@@ -288,7 +299,8 @@ void attend(const AttentionTask& task, const AttentionItem& item, float* scratch
     std::memset(zeros, 0, it.padded * sizeof(float));
     it.gather_queries(q);
 
-    const int n_blocks = it.rows <= kRows ? 1 : (it.rows + kManyRows - 1) / kManyRows;  // as equal as possible
+    const int n_blocks =
+        it.rows <= kRows ? 1 : (it.rows + kManyRows - 1) / kManyRows;  // as equal as possible
     const bool in_place = n_blocks == 1 && it.head_dim % W == 0;
     const int n_all = it.n_keys(it.rows - 1);
     const int stop = least(item.split_end * int64_t{kSplitKeys}, n_all);
@@ -300,10 +312,11 @@ void attend(const AttentionTask& task, const AttentionItem& item, float* scratch
     find(tiles[0], item.split_begin * kSplitKeys);
     int now = 0;
     for (int split = item.split_begin; split < item.split_end; ++split) {
-        const State state = item.partial != nullptr ? State(item.partial + (split - item.split_begin) * state_floats,
-                                                            it.rows, it.padded)
-                            : split == 0            ? total
-                                                    : spare;
+        const State state =
+            item.partial != nullptr
+                ? State(item.partial + (split - item.split_begin) * state_floats, it.rows, it.padded)
+            : split == 0 ? total
+                         : spare;
         std::memset(state.values, 0, it.rows * it.padded * sizeof(float));
         std::memset(lane_sums, 0, it.rows * W * sizeof(float));
         for (int r = 0; r < it.rows; ++r) state.max[r] = -FLT_MAX;
@@ -319,11 +332,11 @@ void attend(const AttentionTask& task, const AttentionItem& item, float* scratch
                 with_rows(n, [&](auto r) {
                     constexpr int R = decltype(r)::value;
                     if (in_place) {
-                        tile_rows<R>(it, row, first, n_tile, q, key_tile, ValueRows<T>{tile.values, next.values}, state,
-                                     lane_sums);
+                        tile_rows<R>(it, row, first, n_tile, q, key_tile,
+                                     ValueRows<T>{tile.values, next.values}, state, lane_sums);
                     } else {
-                        tile_rows<R>(it, row, first, n_tile, q, key_tile, ValueTile{value_tile, it.padded}, state,
-                                     lane_sums);
+                        tile_rows<R>(it, row, first, n_tile, q, key_tile, ValueTile{value_tile, it.padded},
+                                     state, lane_sums);
                     }
                 });
                 row += n;

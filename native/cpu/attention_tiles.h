@@ -11,7 +11,9 @@ namespace {
 #if defined(__AVX512F__)
 
 using Units = __m512i;
-inline Units load_units(const void* p, int n) { return _mm512_maskz_loadu_epi32(first_lanes(n), p); }
+inline Units load_units(const void* p, int n) {
+    return _mm512_maskz_loadu_epi32(first_lanes(n), p);
+}
 
 inline void transpose(Units (&r)[16]) {
     Units t[16];
@@ -40,11 +42,21 @@ inline void transpose(Units (&r)[16]) {
     }
 }
 
-inline V as_floats(Units u) { return {_mm512_castsi512_ps(u)}; }
-inline V even(const Bf16*, Units u) { return as_floats(_mm512_slli_epi32(u, 16)); }
-inline V odd(const Bf16*, Units u) { return as_floats(_mm512_and_si512(u, _mm512_set1_epi32(-65536))); }
-inline V even(const F16*, Units u) { return {_mm512_cvtph_ps(_mm512_cvtepi32_epi16(u))}; }
-inline V odd(const F16*, Units u) { return {_mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(u, 16)))}; }
+inline V as_floats(Units u) {
+    return {_mm512_castsi512_ps(u)};
+}
+inline V even(const Bf16*, Units u) {
+    return as_floats(_mm512_slli_epi32(u, 16));
+}
+inline V odd(const Bf16*, Units u) {
+    return as_floats(_mm512_and_si512(u, _mm512_set1_epi32(-65536)));
+}
+inline V even(const F16*, Units u) {
+    return {_mm512_cvtph_ps(_mm512_cvtepi32_epi16(u))};
+}
+inline V odd(const F16*, Units u) {
+    return {_mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(u, 16)))};
+}
 
 #elif defined(__AVX2__)
 
@@ -72,21 +84,33 @@ inline void transpose(Units (&r)[8]) {
     for (int c = 0; c < 8; ++c) r[c] = t[c];
 }
 
-inline V as_floats(Units u) { return {_mm256_castsi256_ps(u)}; }
+inline V as_floats(Units u) {
+    return {_mm256_castsi256_ps(u)};
+}
 inline __m128i low_halves(Units u) {
     const Units low = _mm256_and_si256(u, _mm256_set1_epi32(0xffff));
     return _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
 }
-inline V even(const Bf16*, Units u) { return as_floats(_mm256_slli_epi32(u, 16)); }
-inline V odd(const Bf16*, Units u) { return as_floats(_mm256_and_si256(u, _mm256_set1_epi32(-65536))); }
-inline V even(const F16*, Units u) { return {_mm256_cvtph_ps(low_halves(u))}; }
-inline V odd(const F16*, Units u) { return {_mm256_cvtph_ps(low_halves(_mm256_srli_epi32(u, 16)))}; }
+inline V even(const Bf16*, Units u) {
+    return as_floats(_mm256_slli_epi32(u, 16));
+}
+inline V odd(const Bf16*, Units u) {
+    return as_floats(_mm256_and_si256(u, _mm256_set1_epi32(-65536)));
+}
+inline V even(const F16*, Units u) {
+    return {_mm256_cvtph_ps(low_halves(u))};
+}
+inline V odd(const F16*, Units u) {
+    return {_mm256_cvtph_ps(low_halves(_mm256_srli_epi32(u, 16)))};
+}
 
 #endif
 
 #if defined(__AVX2__)
 
-inline void store_units(const float*, Units u, float* out) { store(out, as_floats(u)); }
+inline void store_units(const float*, Units u, float* out) {
+    store(out, as_floats(u));
+}
 template <class T>
 inline void store_units(const T* type, Units u, float* out) {
     store(out, even(type, u));
@@ -107,14 +131,17 @@ inline void transpose_keys(const T* const* keys, const T* const* next, int n, in
                 prefetch(next[j + i] + d);
             }
             transpose(r);
-            for (int i = 0; i < n_units; ++i) store_units(keys[0], r[i], tile + (d + i * kUnit) * kTileKeys + j);
+            for (int i = 0; i < n_units; ++i)
+                store_units(keys[0], r[i], tile + (d + i * kUnit) * kTileKeys + j);
         }
     }
 }
 
 #else
 
-inline float widen(float x) { return x; }
+inline float widen(float x) {
+    return x;
+}
 
 template <class T>
 inline void transpose_keys(const T* const* keys, const T* const*, int n, int head_dim, float* tile) {
@@ -127,7 +154,8 @@ inline void transpose_keys(const T* const* keys, const T* const*, int n, int hea
 
 // tile[j][d] = values[j][d], rows padded with zeros to `padded` columns.
 template <class T>
-inline void widen_values(const T* const* values, const T* const* next, int n, int head_dim, int padded, float* tile) {
+inline void widen_values(const T* const* values, const T* const* next, int n, int head_dim, int padded,
+                         float* tile) {
     for (int j = 0; j < n; ++j) {
         int d = 0;
         for (; d + W <= head_dim; d += W) {

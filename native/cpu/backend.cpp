@@ -22,31 +22,45 @@ constexpr FindFn kFind[] = {
 #undef OP
 };
 
-ThreadPool* pool_of(Backend* b) { return static_cast<ThreadPool*>(b->device); }
+ThreadPool* pool_of(Backend* b) {
+    return static_cast<ThreadPool*>(b->device);
+}
 
-Kernel find(Backend*, const KernelKey* key) { return kFind[static_cast<int>(key->op)](*key); }
+Kernel find(Backend*, const KernelKey* key) {
+    return kFind[static_cast<int>(key->op)](*key);
+}
 
 void* alloc(Backend* b, size_t bytes) {
     const size_t available = host_memory_available();
     void* p = bytes <= available ? host_alloc(bytes) : nullptr;
     if (p == nullptr) {
-        std::snprintf(b->error, sizeof b->error, "cannot allocate %.1f MB of host memory: %.1f MB are available",
-                      bytes / 1e6, available / 1e6);
+        std::snprintf(b->error, sizeof b->error,
+                      "cannot allocate %.1f MB of host memory: %.1f MB are available", bytes / 1e6,
+                      available / 1e6);
     }
     return p;
 }
 
-void free_memory(Backend*, void* p, size_t bytes) { host_free(p, bytes); }
+void free_memory(Backend*, void* p, size_t bytes) {
+    host_free(p, bytes);
+}
 
-size_t memory_total(Backend*) { return host_memory_total(); }
+size_t memory_total(Backend*) {
+    return host_memory_total();
+}
 
-size_t memory_available(Backend*) { return host_memory_available(); }
+size_t memory_available(Backend*) {
+    return host_memory_available();
+}
 
-size_t weight_bytes(Backend*, const Weight* w) { return cpu_weight_bytes(w); }
+size_t weight_bytes(Backend*, const Weight* w) {
+    return cpu_weight_bytes(w);
+}
 
 int reject_rows(Backend* b, const Weight* w, int64_t row, int64_t n_rows) {
     std::snprintf(b->error, sizeof b->error,
-                  "rows %" PRId64 " to %" PRId64 " of a weight with %" PRId64 " rows, or an element type without a layout",
+                  "rows %" PRId64 " to %" PRId64 " of a weight with %" PRId64
+                  " rows, or an element type without a layout",
                   row, row + n_rows, w->n);
     return 1;
 }
@@ -68,9 +82,13 @@ int copy_bytes(Backend*, void* dst, const void* src, size_t bytes) {
     return 0;
 }
 
-DType activation_dtype(Backend*, DType) { return DType::f32; }
+DType activation_dtype(Backend*, DType) {
+    return DType::f32;
+}
 
-int prepare(Backend*, const OpCall*, int32_t, const KvCacheView*, const StepInput*, const StepLimits*) { return 0; }
+int prepare(Backend*, const OpCall*, int32_t, const KvCacheView*, const StepInput*, const StepLimits*) {
+    return 0;
+}
 
 void retire(Backend*, const StepInput*) {}
 
@@ -104,7 +122,9 @@ int submit(Backend* b, const OpCall* calls, int32_t n_calls, const KvCacheView* 
     return 0;
 }
 
-int wait(Backend*, uint64_t) { return 0; }  // submit() returned when the step was done
+int wait(Backend*, uint64_t) {
+    return 0;
+}  // submit() returned when the step was done
 
 void destroy(Backend* b) {
     pool_destroy(pool_of(b));

@@ -29,16 +29,23 @@ void run_binary(const OpCall& call, const RunContext& ctx, Binary fn, int64_t co
     });
 }
 
-void run_add(const OpCall& call, const RunContext& ctx) { run_binary(call, ctx, row_kernels().add, 3); }
+void run_add(const OpCall& call, const RunContext& ctx) {
+    run_binary(call, ctx, row_kernels().add, 3);
+}
 
-void run_mul(const OpCall& call, const RunContext& ctx) { run_binary(call, ctx, row_kernels().mul, 3); }
+void run_mul(const OpCall& call, const RunContext& ctx) {
+    run_binary(call, ctx, row_kernels().mul, 3);
+}
 
-void run_silu_mul(const OpCall& call, const RunContext& ctx) { run_binary(call, ctx, row_kernels().silu_mul, 8); }
+void run_silu_mul(const OpCall& call, const RunContext& ctx) {
+    run_binary(call, ctx, row_kernels().silu_mul, 8);
+}
 
 void run_silu(const OpCall& call, const RunContext& ctx) {
     const Operand &x = call.in[0], &y = call.out[0];
     const auto fn = row_kernels().silu;
-    for_pieces(call, ctx, 8, [&](int64_t r, int64_t c, int64_t n) { fn(row_of(x, r) + c, row_of(y, r) + c, n); });
+    for_pieces(call, ctx, 8,
+               [&](int64_t r, int64_t c, int64_t n) { fn(row_of(x, r) + c, row_of(y, r) + c, n); });
 }
 
 Kernel f32_kernel(const KernelKey& key, KernelFn fn, KernelNames names) {
@@ -47,9 +54,17 @@ Kernel f32_kernel(const KernelKey& key, KernelFn fn, KernelNames names) {
 
 }  // namespace
 
-Kernel cpu_find_add(const KernelKey& key) { return f32_kernel(key, run_add, KERNEL_NAMES("add.f32")); }
-Kernel cpu_find_mul(const KernelKey& key) { return f32_kernel(key, run_mul, KERNEL_NAMES("mul.f32")); }
-Kernel cpu_find_silu(const KernelKey& key) { return f32_kernel(key, run_silu, KERNEL_NAMES("silu.f32")); }
-Kernel cpu_find_silu_mul(const KernelKey& key) { return f32_kernel(key, run_silu_mul, KERNEL_NAMES("silu_mul.f32")); }
+Kernel cpu_find_add(const KernelKey& key) {
+    return f32_kernel(key, run_add, KERNEL_NAMES("add.f32"));
+}
+Kernel cpu_find_mul(const KernelKey& key) {
+    return f32_kernel(key, run_mul, KERNEL_NAMES("mul.f32"));
+}
+Kernel cpu_find_silu(const KernelKey& key) {
+    return f32_kernel(key, run_silu, KERNEL_NAMES("silu.f32"));
+}
+Kernel cpu_find_silu_mul(const KernelKey& key) {
+    return f32_kernel(key, run_silu_mul, KERNEL_NAMES("silu_mul.f32"));
+}
 
 }  // namespace rvllm

@@ -13,13 +13,17 @@ namespace rvllm {
 
 namespace {
 
-constexpr int64_t kBlockRowBytes = 10240;  // of a packed row in one block of k: the panel's part stays in cache
-constexpr int64_t kPrefetchBytes = 8192;   // how far ahead weights are asked for when they pass once
-constexpr int64_t kWideBytes = 3 << 19;    // weights up to this may be in a cache, which two panels at once use better
-constexpr int64_t kInlineMacs = 100000;    // below, handing work to other threads costs more than it saves
-constexpr int64_t kSerialPack = 1 << 16;   // activations that one thread packs as fast as several would
+constexpr int64_t kBlockRowBytes =
+    10240;  // of a packed row in one block of k: the panel's part stays in cache
+constexpr int64_t kPrefetchBytes = 8192;  // how far ahead weights are asked for when they pass once
+constexpr int64_t kWideBytes =
+    3 << 19;  // weights up to this may be in a cache, which two panels at once use better
+constexpr int64_t kInlineMacs = 100000;   // below, handing work to other threads costs more than it saves
+constexpr int64_t kSerialPack = 1 << 16;  // activations that one thread packs as fast as several would
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t ceil_div(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
 
 // One product of at most kMaxChunkRows rows, cut up.
 class Chunk {
@@ -33,7 +37,9 @@ public:
 
 private:
     int64_t first_row(int64_t row_block) const { return g_.m * row_block / n_row_blocks_; }
-    int rows(int64_t row_block) const { return static_cast<int>(first_row(row_block + 1) - first_row(row_block)); }
+    int rows(int64_t row_block) const {
+        return static_cast<int>(first_row(row_block + 1) - first_row(row_block));
+    }
     char* packed(int64_t row_block, int64_t group) const {
         return packed_ + (first_row(row_block) * n_groups_ + group * rows(row_block)) * a_group_bytes_;
     }
@@ -87,7 +93,8 @@ void Chunk::run(int64_t task) const {
     }
 }
 
-MicroArgs Chunk::args(int64_t panel, int64_t n_panels, int64_t row_block, int64_t group, int64_t n_groups) const {
+MicroArgs Chunk::args(int64_t panel, int64_t n_panels, int64_t row_block, int64_t group,
+                      int64_t n_groups) const {
     const int64_t column = panel * layout_.width;
     const bool last = group + n_groups == n_groups_;
     MicroArgs m;

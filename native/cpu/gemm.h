@@ -11,15 +11,15 @@ namespace rvllm {
 
 // A micro-kernel's share: some rows times one or two panels, over some groups of k.
 struct MicroArgs {
-    const void* a;         // packed rows: [k group][row][k within the group]
-    const void* w;         // first panel, at the first group
-    size_t panel_bytes;    // from one panel to the next
+    const void* a;       // packed rows: [k group][row][k within the group]
+    const void* w;       // first panel, at the first group
+    size_t panel_bytes;  // from one panel to the next
     int64_t n_groups;
     float* y;
     int64_t y_stride;
-    int64_t n_cols;        // columns of y that exist; the panels may be wider
-    const float* bias;     // nullptr: none, or not yet (k goes on)
-    bool resume;           // y holds the sum over the k before
+    int64_t n_cols;     // columns of y that exist; the panels may be wider
+    const float* bias;  // nullptr: none, or not yet (k goes on)
+    bool resume;        // y holds the sum over the k before
     struct Prefetch {
         const char* at;  // one cache line is asked for per group of k
         int64_t step;
@@ -34,11 +34,11 @@ constexpr int64_t kMaxChunkRows = 256;  // rows packed and multiplied at a time
 // The kernels of one instruction set for one type of weights.
 struct GemmKernels {
     const char* name;
-    int max_rows;                  // rows of one micro-kernel
-    int max_rows_wide;             // rows of one that takes two panels
-    Micro narrow[kMaxMicroRows];   // [rows - 1]
+    int max_rows;                 // rows of one micro-kernel
+    int max_rows_wide;            // rows of one that takes two panels
+    Micro narrow[kMaxMicroRows];  // [rows - 1]
     Micro wide[kMaxMicroRows];
-    size_t a_bytes;                // of one packed activation
+    size_t a_bytes;  // of one packed activation
     // Packs `rows` rows of x[., k] for a micro-kernel of that many rows.
     void (*pack_rows)(const float* x, int64_t x_stride, int64_t k, int rows, void* a);
 };

@@ -24,7 +24,8 @@ struct DotMath {
     static RVLLM_INLINE Reg add(Reg a, Reg b) { return _mm512_add_ps(a, b); }
 
     template <int kRows, int kPanels>
-    static RVLLM_INLINE void step(const A* a, const char* w, size_t panel_bytes, Sums<DotMath, kRows, kPanels>& sums) {
+    static RVLLM_INLINE void step(const A* a, const char* w, size_t panel_bytes,
+                                  Sums<DotMath, kRows, kPanels>& sums) {
         constexpr int kRegs = kWidth / kLanes;
         __m512bh b[kPanels * kRegs];
         RVLLM_UNROLL for (int c = 0; c < kPanels * kRegs; ++c) {
@@ -58,6 +59,8 @@ constexpr GemmKernels kBf16 = make_kernels<DotMath, 14, 4>("linear.bf16.avx512_b
 
 }  // namespace
 
-const GemmKernels* gemm_kernels_avx512_bf16(DType weight) { return weight == DType::bf16 ? &kBf16 : nullptr; }
+const GemmKernels* gemm_kernels_avx512_bf16(DType weight) {
+    return weight == DType::bf16 ? &kBf16 : nullptr;
+}
 
 }  // namespace rvllm

@@ -103,8 +103,10 @@ void pack_rows_f32(const float* x, int64_t x_stride, int64_t k, int rows, void* 
 }
 
 template <class Math, int kMaxRows, int kMaxRowsWide, size_t... narrow, size_t... wide>
-constexpr GemmKernels make_kernels(const char* name, void (*pack_rows)(const float*, int64_t, int64_t, int, void*),
-                                   size_t a_bytes, std::index_sequence<narrow...>, std::index_sequence<wide...>) {
+constexpr GemmKernels make_kernels(const char* name,
+                                   void (*pack_rows)(const float*, int64_t, int64_t, int, void*),
+                                   size_t a_bytes, std::index_sequence<narrow...>,
+                                   std::index_sequence<wide...>) {
     return {name,    kMaxRows, kMaxRowsWide, {micro<Math, narrow + 1, 1>...}, {micro<Math, wide + 1, 2>...},
             a_bytes, pack_rows};
 }
@@ -114,7 +116,8 @@ constexpr GemmKernels make_kernels(const char* name,
                                    void (*pack_rows)(const float*, int64_t, int64_t, int, void*)) {
     static_assert(kMaxRows <= kMaxMicroRows && kMaxRowsWide <= kMaxRows, "table size");
     constexpr size_t a_bytes = sizeof(typename Math::A) * Math::kAPerGroup / Math::kGroup;
-    return make_kernels<Math, kMaxRows, kMaxRowsWide>(name, pack_rows, a_bytes, std::make_index_sequence<kMaxRows>(),
+    return make_kernels<Math, kMaxRows, kMaxRowsWide>(name, pack_rows, a_bytes,
+                                                      std::make_index_sequence<kMaxRows>(),
                                                       std::make_index_sequence<kMaxRowsWide>());
 }
 
@@ -138,7 +141,8 @@ struct FmaMath : Vec {
         }
         RVLLM_UNROLL for (int r = 0; r < kRows; ++r) {
             const Reg x = Vec::broadcast(a[kPart * kRows + r]);
-            RVLLM_UNROLL for (int c = 0; c < kPanels * kRegs; ++c) sums.at[r][c] = Vec::fma(x, b[c], sums.at[r][c]);
+            RVLLM_UNROLL for (int c = 0; c < kPanels * kRegs; ++c) sums.at[r][c] =
+                Vec::fma(x, b[c], sums.at[r][c]);
         }
     }
 

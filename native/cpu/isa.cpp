@@ -22,7 +22,8 @@ Isa of_machine() {
 #if defined(__x86_64__)
     __builtin_cpu_init();
     unsigned eax, ebx, ecx = 0, edx;
-    const bool f16c = __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);  // no name for it in clang 14
+    const bool f16c =
+        __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);  // no name for it in clang 14
     if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !f16c ||
         !__builtin_cpu_supports("bmi2")) {
         return Isa::generic;
@@ -42,7 +43,8 @@ Isa capped() {
     const char* cap = std::getenv("RVLLM_ISA");
     if (cap == nullptr || *cap == '\0') return machine;
     for (int i = 0; i < 4; ++i) {
-        if (std::strcmp(cap, kNames[i]) == 0) return i < static_cast<int>(machine) ? static_cast<Isa>(i) : machine;
+        if (std::strcmp(cap, kNames[i]) == 0)
+            return i < static_cast<int>(machine) ? static_cast<Isa>(i) : machine;
     }
     std::fprintf(stderr, "RVLLM_ISA is '%s': use generic, avx2, avx512 or avx512_bf16\n", cap);
     std::_Exit(2);
@@ -55,6 +57,8 @@ Isa isa() {
     return found;
 }
 
-const char* isa_name(Isa set) { return kNames[static_cast<int>(set)]; }
+const char* isa_name(Isa set) {
+    return kNames[static_cast<int>(set)];
+}
 
 }  // namespace rvllm

@@ -18,9 +18,13 @@ struct KernelNames {
 #define KERNEL_NAMES(stem) \
     KernelNames { { stem ".generic", stem ".avx2", stem ".avx512" } }
 
-inline ThreadPool* pool_of(const RunContext& ctx) { return static_cast<ThreadPool*>(ctx.device); }
+inline ThreadPool* pool_of(const RunContext& ctx) {
+    return static_cast<ThreadPool*>(ctx.device);
+}
 
-inline float* row_of(const Operand& o, int64_t row) { return static_cast<float*>(o.data) + row * o.row_stride; }
+inline float* row_of(const Operand& o, int64_t row) {
+    return static_cast<float*>(o.data) + row * o.row_stride;
+}
 
 // Calls f(begin, end) for consecutive ranges of [0, n). `cost` is the work of one index in floats
 // moved; little work stays on the calling thread. Results must not depend on the ranges.

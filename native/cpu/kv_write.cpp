@@ -102,8 +102,9 @@ Kernel cpu_find_rope_kv_write(const KernelKey& key) {
         a.rotary_dim > a.head_dim || a.head_dim <= 0 || a.head_dim > kMaxHeadDim) {
         return {};
     }
-    return {run_rope_kv_write, name_for(key.kv, KERNEL_NAMES("rope_kv_write.f32"), KERNEL_NAMES("rope_kv_write.f16"),
-                                        KERNEL_NAMES("rope_kv_write.bf16"))};
+    return {run_rope_kv_write,
+            name_for(key.kv, KERNEL_NAMES("rope_kv_write.f32"), KERNEL_NAMES("rope_kv_write.f16"),
+                     KERNEL_NAMES("rope_kv_write.bf16"))};
 }
 
 }  // namespace rvllm

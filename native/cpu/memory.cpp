@@ -19,7 +19,9 @@ constexpr size_t kPage = size_t{64} << 10;  // a multiple of the page size of an
 constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kNoLimit = SIZE_MAX;
 
-size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
+size_t round_up(size_t n, size_t to) {
+    return (n + to - 1) / to * to;
+}
 
 // Bytes after "name" in a file of "name value [kB]" lines; kNoLimit: not there.
 size_t field(const std::string& file, const std::string& name) {
@@ -44,8 +46,8 @@ struct Limits {
     size_t total = kNoLimit, available = kNoLimit;
 };
 
-void apply_group(const std::string& dir, const char* limit_file, const char* usage_file, const char* cache_name,
-                 Limits* limits) {
+void apply_group(const std::string& dir, const char* limit_file, const char* usage_file,
+                 const char* cache_name, Limits* limits) {
     const size_t limit = number(dir + limit_file), usage = number(dir + usage_file);
     if (limit == kNoLimit || usage == kNoLimit) return;
     const size_t cache = field(dir + "/memory.stat", cache_name);
@@ -66,10 +68,11 @@ void apply_groups(Limits* limits) {
         std::string path = line.substr(second + 1);
         while (true) {
             if (v2) {
-                apply_group("/sys/fs/cgroup" + path, "/memory.max", "/memory.current", "inactive_file", limits);
+                apply_group("/sys/fs/cgroup" + path, "/memory.max", "/memory.current", "inactive_file",
+                            limits);
             } else {
-                apply_group("/sys/fs/cgroup/memory" + path, "/memory.limit_in_bytes", "/memory.usage_in_bytes",
-                            "total_inactive_file", limits);
+                apply_group("/sys/fs/cgroup/memory" + path, "/memory.limit_in_bytes",
+                            "/memory.usage_in_bytes", "total_inactive_file", limits);
             }
             const size_t slash = path.rfind('/');
             if (slash == std::string::npos) break;
@@ -89,16 +92,21 @@ Limits limits_now() {
 
 }  // namespace
 
-size_t host_memory_total() { return limits_now().total; }
+size_t host_memory_total() {
+    return limits_now().total;
+}
 
-size_t host_memory_available() { return limits_now().available; }
+size_t host_memory_available() {
+    return limits_now().available;
+}
 
 void* host_alloc(size_t bytes) {
     const size_t size = round_up(std::max<size_t>(bytes, 1), kPage);
     const size_t align = size >= kHugePage ? kHugePage : kPage;
     const size_t mapped = size + align;
     if (mapped < bytes) return nullptr;
-    void* p = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* p =
+        mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) return nullptr;
     // Cut the mapping down to the aligned part.
     const uintptr_t start = reinterpret_cast<uintptr_t>(p), aligned = round_up(start, align);

@@ -5,7 +5,9 @@
 namespace rvllm {
 namespace {
 
-const float* weights_of(const OpCall& call) { return static_cast<const float*>(call.weight[0]->data); }
+const float* weights_of(const OpCall& call) {
+    return static_cast<const float*>(call.weight[0]->data);
+}
 
 void run_rms_norm(const OpCall& call, const RunContext& ctx) {
     const Operand &x = call.in[0], &y = call.out[0];
@@ -41,7 +43,9 @@ void run_head_norm(const OpCall& call, const RunContext& ctx) {
     });
 }
 
-bool is_f32(const KernelKey& key) { return key.in == DType::f32 && key.out == DType::f32; }
+bool is_f32(const KernelKey& key) {
+    return key.in == DType::f32 && key.out == DType::f32;
+}
 
 }  // namespace
 

@@ -17,7 +17,8 @@ bool fits(const Weight* w, int64_t row, int64_t n_rows) {
 }
 
 // n elements, from one float type to another. Inlined into the loops over rows it is not vectorised.
-__attribute__((noinline)) void convert(const void* src, DType from, int64_t first, int64_t n, void* dst, DType to) {
+__attribute__((noinline)) void convert(const void* src, DType from, int64_t first, int64_t n, void* dst,
+                                       DType to) {
     float wide[kTile];
     const auto* half = static_cast<const uint16_t*>(src) + first;
     if (from == DType::f32) {
@@ -39,8 +40,8 @@ __attribute__((noinline)) void convert(const void* src, DType from, int64_t firs
 
 // Writes rows [begin, end) of one panel of type `t`; `src` is row `begin`.
 template <class Element, int64_t group>
-void pack_rows(Element* panel, DType t, int64_t width, const void* src, DType src_dtype, int64_t k, int64_t begin,
-               int64_t end) {
+void pack_rows(Element* panel, DType t, int64_t width, const void* src, DType src_dtype, int64_t k,
+               int64_t begin, int64_t end) {
     Element tile[kTile];
     for (int64_t k0 = 0; k0 < k; k0 += kTile) {
         const int64_t n = std::min(kTile, k - k0);
@@ -88,14 +89,14 @@ int cpu_pack(Weight* w, const void* src, DType src_dtype, int64_t row, int64_t n
         const int64_t end = std::min(row + n_rows, (first + i + 1) * layout.width);
         const char* from = static_cast<const char*>(src) + (begin - row) * src_row_bytes;
         if (w->dtype == DType::f32) {
-            pack_rows<uint32_t, 1>(reinterpret_cast<uint32_t*>(panel), w->dtype, layout.width, from, src_dtype, w->k,
-                                   begin, end);
+            pack_rows<uint32_t, 1>(reinterpret_cast<uint32_t*>(panel), w->dtype, layout.width, from,
+                                   src_dtype, w->k, begin, end);
         } else if (w->dtype == DType::bf16) {
-            pack_rows<uint16_t, 2>(reinterpret_cast<uint16_t*>(panel), w->dtype, layout.width, from, src_dtype, w->k,
-                                   begin, end);
+            pack_rows<uint16_t, 2>(reinterpret_cast<uint16_t*>(panel), w->dtype, layout.width, from,
+                                   src_dtype, w->k, begin, end);
         } else {
-            pack_rows<uint16_t, 1>(reinterpret_cast<uint16_t*>(panel), w->dtype, layout.width, from, src_dtype, w->k,
-                                   begin, end);
+            pack_rows<uint16_t, 1>(reinterpret_cast<uint16_t*>(panel), w->dtype, layout.width, from,
+                                   src_dtype, w->k, begin, end);
         }
     });
     return 0;

@@ -18,11 +18,15 @@ struct PanelLayout {
     int64_t n_panels(int64_t n) const { return (n + width - 1) / width; }
     int64_t n_groups(int64_t k) const { return (k + group - 1) / group; }
     // Element of the panel that holds row `row % width` at k.
-    int64_t index(int64_t row, int64_t k) const { return (k / group * width + row % width) * group + k % group; }
+    int64_t index(int64_t row, int64_t k) const {
+        return (k / group * width + row % width) * group + k % group;
+    }
     size_t panel_bytes(int64_t k, DType t) const { return n_groups(k) * group * width * dtype_bytes(t); }
 };
 
-inline PanelLayout panel_layout(DType t, Isa set) { return {set >= Isa::avx512 ? 32 : 16, t == DType::bf16 ? 2 : 1}; }
+inline PanelLayout panel_layout(DType t, Isa set) {
+    return {set >= Isa::avx512 ? 32 : 16, t == DType::bf16 ? 2 : 1};
+}
 
 // Element `i` of an array of float type `t`, as float32.
 inline float load_f32(const void* p, DType t, int64_t i) {

@@ -204,7 +204,9 @@ void pool_destroy(ThreadPool* pool) {
     delete pool;
 }
 
-int pool_threads(const ThreadPool* pool) { return pool->n_threads; }
+int pool_threads(const ThreadPool* pool) {
+    return pool->n_threads;
+}
 
 void pool_run(ThreadPool* pool, int64_t n, PoolFn fn, void* ctx) {
     if (n <= 0) return;

@@ -54,8 +54,8 @@ Kernel cpu_find_rope_table(const KernelKey& key) {
 
 Kernel cpu_find_rope(const KernelKey& key) {
     const Attrs& a = key.attrs;
-    const bool ok = key.in == DType::f32 && key.out == DType::f32 && a.rotary_dim % 2 == 0 && a.head_dim > 0 &&
-                    a.rotary_dim <= a.head_dim;
+    const bool ok = key.in == DType::f32 && key.out == DType::f32 && a.rotary_dim % 2 == 0 &&
+                    a.head_dim > 0 && a.rotary_dim <= a.head_dim;
     return ok ? Kernel{run_rope, KERNEL_NAMES("rope.f32").best()} : Kernel{};
 }
 

@@ -25,7 +25,9 @@ void mul_row(const float* a, const float* b, float* y, int64_t n) {
     map2(a, b, y, n, [](V p, V q) { return mul(p, q); });
 }
 
-inline V silu(V x) { return div(x, add(set1(1), exp(sub(zero(), x)))); }
+inline V silu(V x) {
+    return div(x, add(set1(1), exp(sub(zero(), x))));
+}
 
 void silu_row(const float* x, float* y, int64_t n) {
     map2(x, x, y, n, [](V p, V) { return silu(p); });

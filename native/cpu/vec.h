@@ -34,35 +34,73 @@ struct V {
 };
 constexpr int W = 16;
 
-inline __mmask16 first_lanes(int n) { return static_cast<__mmask16>((1u << n) - 1); }
-inline V set1(float x) { return {_mm512_set1_ps(x)}; }
-inline V load(const float* p) { return {_mm512_loadu_ps(p)}; }
-inline V load_n(const float* p, int n) { return {_mm512_maskz_loadu_ps(first_lanes(n), p)}; }
-inline void store(float* p, V a) { _mm512_storeu_ps(p, a.v); }
-inline void store_n(float* p, V a, int n) { _mm512_mask_storeu_ps(p, first_lanes(n), a.v); }
-inline V add(V a, V b) { return {_mm512_add_ps(a.v, b.v)}; }
-inline V sub(V a, V b) { return {_mm512_sub_ps(a.v, b.v)}; }
-inline V mul(V a, V b) { return {_mm512_mul_ps(a.v, b.v)}; }
-inline V div(V a, V b) { return {_mm512_div_ps(a.v, b.v)}; }
-inline V fma(V a, V b, V c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
-inline V max(V a, V b) { return {_mm512_max_ps(a.v, b.v)}; }  // b where either is NaN
-inline V min(V a, V b) { return {_mm512_min_ps(a.v, b.v)}; }
-inline float reduce_add(V a) { return _mm512_reduce_add_ps(a.v); }
-inline float reduce_max(V a) { return _mm512_reduce_max_ps(a.v); }
-inline V keep_n(V a, int n, float rest) { return {_mm512_mask_mov_ps(_mm512_set1_ps(rest), first_lanes(n), a.v)}; }
+inline __mmask16 first_lanes(int n) {
+    return static_cast<__mmask16>((1u << n) - 1);
+}
+inline V set1(float x) {
+    return {_mm512_set1_ps(x)};
+}
+inline V load(const float* p) {
+    return {_mm512_loadu_ps(p)};
+}
+inline V load_n(const float* p, int n) {
+    return {_mm512_maskz_loadu_ps(first_lanes(n), p)};
+}
+inline void store(float* p, V a) {
+    _mm512_storeu_ps(p, a.v);
+}
+inline void store_n(float* p, V a, int n) {
+    _mm512_mask_storeu_ps(p, first_lanes(n), a.v);
+}
+inline V add(V a, V b) {
+    return {_mm512_add_ps(a.v, b.v)};
+}
+inline V sub(V a, V b) {
+    return {_mm512_sub_ps(a.v, b.v)};
+}
+inline V mul(V a, V b) {
+    return {_mm512_mul_ps(a.v, b.v)};
+}
+inline V div(V a, V b) {
+    return {_mm512_div_ps(a.v, b.v)};
+}
+inline V fma(V a, V b, V c) {
+    return {_mm512_fmadd_ps(a.v, b.v, c.v)};
+}
+inline V max(V a, V b) {
+    return {_mm512_max_ps(a.v, b.v)};
+}  // b where either is NaN
+inline V min(V a, V b) {
+    return {_mm512_min_ps(a.v, b.v)};
+}
+inline float reduce_add(V a) {
+    return _mm512_reduce_add_ps(a.v);
+}
+inline float reduce_max(V a) {
+    return _mm512_reduce_max_ps(a.v);
+}
+inline V keep_n(V a, int n, float rest) {
+    return {_mm512_mask_mov_ps(_mm512_set1_ps(rest), first_lanes(n), a.v)};
+}
 // p * 2^n for integral n
-inline V scale_exponent(V p, V n) { return {_mm512_scalef_ps(p.v, n.v)}; }
+inline V scale_exponent(V p, V n) {
+    return {_mm512_scalef_ps(p.v, n.v)};
+}
 
 inline V load(const Bf16* p) {
     const __m256i h = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
     return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16))};
 }
-inline V load(const F16* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))}; }
+inline V load(const F16* p) {
+    return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
 inline V load_n(const Bf16* p, int n) {
     const __m256i h = _mm256_maskz_loadu_epi16(first_lanes(n), p);
     return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16))};
 }
-inline V load_n(const F16* p, int n) { return {_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_lanes(n), p))}; }
+inline V load_n(const F16* p, int n) {
+    return {_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_lanes(n), p))};
+}
 
 inline void store_n(Bf16* p, V a, int n) {
     const __m512i u = _mm512_castps_si512(a.v);
@@ -74,7 +112,8 @@ inline void store_n(Bf16* p, V a, int n) {
     _mm256_mask_storeu_epi16(p, first_lanes(n), _mm512_cvtepi32_epi16(h));
 }
 inline void store_n(F16* p, V a, int n) {
-    _mm256_mask_storeu_epi16(p, first_lanes(n), _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    _mm256_mask_storeu_epi16(p, first_lanes(n),
+                             _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 
 #elif defined(__AVX2__)
@@ -87,18 +126,42 @@ constexpr int W = 8;
 inline __m256i first_lanes(int n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
-inline V set1(float x) { return {_mm256_set1_ps(x)}; }
-inline V load(const float* p) { return {_mm256_loadu_ps(p)}; }
-inline V load_n(const float* p, int n) { return {_mm256_maskload_ps(p, first_lanes(n))}; }
-inline void store(float* p, V a) { _mm256_storeu_ps(p, a.v); }
-inline void store_n(float* p, V a, int n) { _mm256_maskstore_ps(p, first_lanes(n), a.v); }
-inline V add(V a, V b) { return {_mm256_add_ps(a.v, b.v)}; }
-inline V sub(V a, V b) { return {_mm256_sub_ps(a.v, b.v)}; }
-inline V mul(V a, V b) { return {_mm256_mul_ps(a.v, b.v)}; }
-inline V div(V a, V b) { return {_mm256_div_ps(a.v, b.v)}; }
-inline V fma(V a, V b, V c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
-inline V max(V a, V b) { return {_mm256_max_ps(a.v, b.v)}; }
-inline V min(V a, V b) { return {_mm256_min_ps(a.v, b.v)}; }
+inline V set1(float x) {
+    return {_mm256_set1_ps(x)};
+}
+inline V load(const float* p) {
+    return {_mm256_loadu_ps(p)};
+}
+inline V load_n(const float* p, int n) {
+    return {_mm256_maskload_ps(p, first_lanes(n))};
+}
+inline void store(float* p, V a) {
+    _mm256_storeu_ps(p, a.v);
+}
+inline void store_n(float* p, V a, int n) {
+    _mm256_maskstore_ps(p, first_lanes(n), a.v);
+}
+inline V add(V a, V b) {
+    return {_mm256_add_ps(a.v, b.v)};
+}
+inline V sub(V a, V b) {
+    return {_mm256_sub_ps(a.v, b.v)};
+}
+inline V mul(V a, V b) {
+    return {_mm256_mul_ps(a.v, b.v)};
+}
+inline V div(V a, V b) {
+    return {_mm256_div_ps(a.v, b.v)};
+}
+inline V fma(V a, V b, V c) {
+    return {_mm256_fmadd_ps(a.v, b.v, c.v)};
+}
+inline V max(V a, V b) {
+    return {_mm256_max_ps(a.v, b.v)};
+}
+inline V min(V a, V b) {
+    return {_mm256_min_ps(a.v, b.v)};
+}
 inline float reduce_add(V a) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));
@@ -124,7 +187,9 @@ inline V scale_exponent(V p, V n) {  // in two steps: 2^n itself may be out of r
 inline V widen(const Bf16*, __m128i h) {
     return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16))};
 }
-inline V widen(const F16*, __m128i h) { return {_mm256_cvtph_ps(h)}; }
+inline V widen(const F16*, __m128i h) {
+    return {_mm256_cvtph_ps(h)};
+}
 template <class T>
 inline V load(const T* p) {
     return widen(p, _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
@@ -146,7 +211,9 @@ inline __m128i narrow(const Bf16*, V a) {
     const __m256i h = _mm256_srli_epi32(_mm256_castps_si256(chosen), 16);
     return _mm_packus_epi32(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1));
 }
-inline __m128i narrow(const F16*, V a) { return _mm256_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT); }
+inline __m128i narrow(const F16*, V a) {
+    return _mm256_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT);
+}
 template <class T>
 inline void store_n(T* p, V a, int n) {
     alignas(16) T part[W];
@@ -165,7 +232,9 @@ struct V {
 };
 constexpr int W = 4;
 
-inline V set1(float x) { return {float4{x, x, x, x}}; }
+inline V set1(float x) {
+    return {float4{x, x, x, x}};
+}
 inline V load(const float* p) {
     V a;
     std::memcpy(&a, p, sizeof a);
@@ -176,26 +245,50 @@ inline V load_n(const float* p, int n) {
     std::memcpy(&a, p, n * sizeof(float));
     return a;
 }
-inline void store(float* p, V a) { std::memcpy(p, &a, sizeof a); }
-inline void store_n(float* p, V a, int n) { std::memcpy(p, &a, n * sizeof(float)); }
-inline V add(V a, V b) { return {a.v + b.v}; }
-inline V sub(V a, V b) { return {a.v - b.v}; }
-inline V mul(V a, V b) { return {a.v * b.v}; }
-inline V div(V a, V b) { return {a.v / b.v}; }
+inline void store(float* p, V a) {
+    std::memcpy(p, &a, sizeof a);
+}
+inline void store_n(float* p, V a, int n) {
+    std::memcpy(p, &a, n * sizeof(float));
+}
+inline V add(V a, V b) {
+    return {a.v + b.v};
+}
+inline V sub(V a, V b) {
+    return {a.v - b.v};
+}
+inline V mul(V a, V b) {
+    return {a.v * b.v};
+}
+inline V div(V a, V b) {
+    return {a.v / b.v};
+}
 #if defined(__aarch64__)
-inline V fma(V a, V b, V c) { return {vfmaq_f32(c.v, a.v, b.v)}; }
+inline V fma(V a, V b, V c) {
+    return {vfmaq_f32(c.v, a.v, b.v)};
+}
 #else
-inline V fma(V a, V b, V c) { return {a.v * b.v + c.v}; }
+inline V fma(V a, V b, V c) {
+    return {a.v * b.v + c.v};
+}
 #endif
-inline V max(V a, V b) { return {a.v > b.v ? a.v : b.v}; }
-inline V min(V a, V b) { return {a.v < b.v ? a.v : b.v}; }
-inline float reduce_add(V a) { return (a.v[0] + a.v[2]) + (a.v[1] + a.v[3]); }
+inline V max(V a, V b) {
+    return {a.v > b.v ? a.v : b.v};
+}
+inline V min(V a, V b) {
+    return {a.v < b.v ? a.v : b.v};
+}
+inline float reduce_add(V a) {
+    return (a.v[0] + a.v[2]) + (a.v[1] + a.v[3]);
+}
 inline float reduce_max(V a) {
     const float x = a.v[0] > a.v[2] ? a.v[0] : a.v[2];
     const float y = a.v[1] > a.v[3] ? a.v[1] : a.v[3];
     return x > y ? x : y;
 }
-inline V keep_n(V a, int n, float rest) { return {(int4{0, 1, 2, 3} < n) ? a.v : set1(rest).v}; }
+inline V keep_n(V a, int n, float rest) {
+    return {(int4{0, 1, 2, 3} < n) ? a.v : set1(rest).v};
+}
 inline V scale_exponent(V p, V n) {  // in two steps: 2^n itself may be out of range
     const int4 i = __builtin_convertvector(n.v, int4);
     const int4 half = i >> 1;
@@ -206,10 +299,18 @@ inline V scale_exponent(V p, V n) {  // in two steps: 2^n itself may be out of r
     return mul(mul(p, x), y);
 }
 
-inline float widen(Bf16 h) { return bf16_to_f32(h.bits); }
-inline float widen(F16 h) { return f16_to_f32(h.bits); }
-inline void narrow(Bf16* p, float x) { p->bits = f32_to_bf16(x); }
-inline void narrow(F16* p, float x) { p->bits = f32_to_f16(x); }
+inline float widen(Bf16 h) {
+    return bf16_to_f32(h.bits);
+}
+inline float widen(F16 h) {
+    return f16_to_f32(h.bits);
+}
+inline void narrow(Bf16* p, float x) {
+    p->bits = f32_to_bf16(x);
+}
+inline void narrow(F16* p, float x) {
+    p->bits = f32_to_f16(x);
+}
 template <class T>
 inline V load_n(const T* p, int n) {
     V a = set1(0);
@@ -227,9 +328,15 @@ inline void store_n(T* p, V a, int n) {
 
 #endif
 
-inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
-inline V zero() { return set1(0); }
-inline int least(int64_t a, int64_t b) { return static_cast<int>(a < b ? a : b); }
+inline void prefetch(const void* p) {
+    __builtin_prefetch(p, 0, 3);
+}
+inline V zero() {
+    return set1(0);
+}
+inline int least(int64_t a, int64_t b) {
+    return static_cast<int>(a < b ? a : b);
+}
 
 // e^x to about one unit in the last place, 0 below -104, infinity above 89; NaN stays NaN.
 // x = n ln 2 + r with |r| <= ln 2 / 2; e^r = 1 + r + r^2 P(r), P minimax of degree 4 (error 3e-9).

@@ -11,25 +11,27 @@
 
 namespace rvllm {
 
-constexpr int kLanes = 16;          // virtual lanes of every set
-constexpr int64_t kGroup = 1024;    // elements per group: 64 vectors of kLanes
-constexpr int kFixedBits = 40;      // binary places of a weight
-constexpr int64_t kPad = 64;        // elements that collect() may write past the last one
+constexpr int kLanes = 16;              // virtual lanes of every set
+constexpr int64_t kGroup = 1024;        // elements per group: 64 vectors of kLanes
+constexpr int kFixedBits = 40;          // binary places of a weight
+constexpr int64_t kPad = 64;            // elements that collect() may write past the last one
 constexpr int64_t kMaxVocab = 1 << 22;  // sums of weights stay below 2^63
 
-constexpr int64_t kBins = 512;          // of a histogram over values
-constexpr double kGreedyBelow = 1e-5;   // temperatures under it mean greedy, as in vLLM
+constexpr int64_t kBins = 512;         // of a histogram over values
+constexpr double kGreedyBelow = 1e-5;  // temperatures under it mean greedy, as in vLLM
 
-inline int64_t n_groups(int64_t n) { return (n + kGroup - 1) / kGroup; }
+inline int64_t n_groups(int64_t n) {
+    return (n + kGroup - 1) / kGroup;
+}
 
 // How to turn a logit of one row into its weight.
 struct ExpParams {
-    float base;      // subtracted first; 0 unless the exponents are huge
-    float d_min;     // lowest x - base that is told apart: below it a weight is 0
+    float base;   // subtracted first; 0 unless the exponents are huge
+    float d_min;  // lowest x - base that is told apart: below it a weight is 0
     float c_hi, c_lo;
-    float magic;     // 1.5 * 2^23 + kFixedBits - m: rounds to an integer, and scales the result
+    float magic;  // 1.5 * 2^23 + kFixedBits - m: rounds to an integer, and scales the result
     double c, m;
-    double slack;    // bound of a weight's relative error before rounding to fixed point
+    double slack;  // bound of a weight's relative error before rounding to fixed point
 };
 
 inline ExpParams exp_params(float max, double temperature) {
@@ -72,11 +74,13 @@ struct SamplingKernels {
                              const float* lane_max, float* val, int32_t* idx, int64_t* n_collected);
     uint64_t (*weights)(const float* x, int64_t n, const ExpParams* e, uint64_t* w);  // returns their sum
 
-    // Adds w[i] (1 each, if null) to the bin of x[i]: kBins of them, from `top` downwards; the last takes the rest.
-    void (*histogram)(const float* x, const uint64_t* w, int64_t n, float top, float bins_per_unit, uint64_t* hist);
+    // Adds w[i] (1 each, if null) to the bin of x[i]: kBins of them, from `top` downwards; the last takes the
+    // rest.
+    void (*histogram)(const float* x, const uint64_t* w, int64_t n, float top, float bins_per_unit,
+                      uint64_t* hist);
     // sort_key(x[i], i) of the elements in bins first..last; returns how many.
-    int64_t (*pick_bins)(const float* x, int64_t n, float top, float bins_per_unit, int64_t first, int64_t last,
-                         uint64_t* keys);
+    int64_t (*pick_bins)(const float* x, int64_t n, float top, float bins_per_unit, int64_t first,
+                         int64_t last, uint64_t* keys);
 
     // Float64: total of exp((x - x_max) / T) over elements >= lo, and of those > above.
     void (*exact_mass)(const float* x, int64_t n, const ExpParams* e, float lo, float above, double* total,
@@ -95,8 +99,8 @@ struct SamplingKernels {
     void (*mask_bits)(float* x, int64_t n, const int32_t* bits, int64_t n_words);
 
     // Multinomial over given probabilities: w = round(p * scale).
-    uint64_t (*prob_mass)(const float* p, int64_t n, float scale, uint64_t* group_mass, float* min, float* max,
-                          bool* nan);
+    uint64_t (*prob_mass)(const float* p, int64_t n, float scale, uint64_t* group_mass, float* min,
+                          float* max, bool* nan);
     void (*prob_weights)(const float* p, int64_t n, float scale, uint64_t* w);
 
     // x[ids[i]] <- penalised. Reads all before it writes any, so repeated ids count once. counts:

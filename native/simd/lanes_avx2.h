@@ -16,29 +16,55 @@ struct Fixed {
     __m256i q[4];
 };
 
-inline F load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+inline F load(const float* p) {
+    return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};
+}
 inline void store(float* p, F x) {
     _mm256_storeu_ps(p, x.a);
     _mm256_storeu_ps(p + 8, x.b);
 }
-inline F splat(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
-inline F add(F x, F y) { return {_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)}; }
-inline F sub(F x, F y) { return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)}; }
-inline F mul(F x, F y) { return {_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)}; }
-inline F divide(F x, F y) { return {_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)}; }
-inline F fma(F x, F y, F z) { return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)}; }
-inline F maximum(F x, F y) { return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
-inline F minimum(F x, F y) { return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)}; }
+inline F splat(float x) {
+    return {_mm256_set1_ps(x), _mm256_set1_ps(x)};
+}
+inline F add(F x, F y) {
+    return {_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)};
+}
+inline F sub(F x, F y) {
+    return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)};
+}
+inline F mul(F x, F y) {
+    return {_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)};
+}
+inline F divide(F x, F y) {
+    return {_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)};
+}
+inline F fma(F x, F y, F z) {
+    return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
+}
+inline F maximum(F x, F y) {
+    return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)};
+}
+inline F minimum(F x, F y) {
+    return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)};
+}
 
 template <int op>
 inline uint32_t compare(F x, F y) {
     return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(x.a, y.a, op))) |
            static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(x.b, y.b, op))) << 8;
 }
-inline uint32_t ge(F x, F y) { return compare<_CMP_GE_OQ>(x, y); }
-inline uint32_t gt(F x, F y) { return compare<_CMP_GT_OQ>(x, y); }
-inline uint32_t eq(F x, F y) { return compare<_CMP_EQ_OQ>(x, y); }
-inline uint32_t unordered(F x, F y) { return compare<_CMP_UNORD_Q>(x, y); }
+inline uint32_t ge(F x, F y) {
+    return compare<_CMP_GE_OQ>(x, y);
+}
+inline uint32_t gt(F x, F y) {
+    return compare<_CMP_GT_OQ>(x, y);
+}
+inline uint32_t eq(F x, F y) {
+    return compare<_CMP_EQ_OQ>(x, y);
+}
+inline uint32_t unordered(F x, F y) {
+    return compare<_CMP_UNORD_Q>(x, y);
+}
 
 inline __m256 expand_mask(uint32_t m) {
     const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
@@ -52,10 +78,16 @@ inline __m256 scale_half(__m256 x, __m256 shifted) {
     const __m256i k = _mm256_slli_epi32(_mm256_castps_si256(shifted), 23);
     return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(x), k));
 }
-inline F scale_by(F x, F shifted) { return {scale_half(x.a, shifted.a), scale_half(x.b, shifted.b)}; }
+inline F scale_by(F x, F shifted) {
+    return {scale_half(x.a, shifted.a), scale_half(x.b, shifted.b)};
+}
 
-inline __m256i load_8(const int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
-inline F load_int(const int32_t* p) { return {_mm256_cvtepi32_ps(load_8(p)), _mm256_cvtepi32_ps(load_8(p + 8))}; }
+inline __m256i load_8(const int32_t* p) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+}
+inline F load_int(const int32_t* p) {
+    return {_mm256_cvtepi32_ps(load_8(p)), _mm256_cvtepi32_ps(load_8(p + 8))};
+}
 inline void store_int(int32_t* p, F x) {  // towards zero
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_cvttps_epi32(x.a));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 8), _mm256_cvttps_epi32(x.b));
@@ -73,7 +105,8 @@ inline Fixed zero_fixed() {
     return {{z, z, z, z}};
 }
 inline __m256i quarter_to_fixed(__m128 x) {
-    const __m256d shifted = _mm256_add_pd(_mm256_cvtps_pd(x), _mm256_set1_pd(6755399441055744.0));  // 1.5 * 2^52
+    const __m256d shifted =
+        _mm256_add_pd(_mm256_cvtps_pd(x), _mm256_set1_pd(6755399441055744.0));  // 1.5 * 2^52
     return _mm256_sub_epi64(_mm256_castpd_si256(shifted), _mm256_set1_epi64x(0x4338000000000000));
 }
 inline Fixed to_fixed(F x) {
@@ -81,8 +114,8 @@ inline Fixed to_fixed(F x) {
              quarter_to_fixed(_mm256_castps256_ps128(x.b)), quarter_to_fixed(_mm256_extractf128_ps(x.b, 1))}};
 }
 inline Fixed add_fixed(Fixed x, Fixed y) {
-    return {{_mm256_add_epi64(x.q[0], y.q[0]), _mm256_add_epi64(x.q[1], y.q[1]), _mm256_add_epi64(x.q[2], y.q[2]),
-             _mm256_add_epi64(x.q[3], y.q[3])}};
+    return {{_mm256_add_epi64(x.q[0], y.q[0]), _mm256_add_epi64(x.q[1], y.q[1]),
+             _mm256_add_epi64(x.q[2], y.q[2]), _mm256_add_epi64(x.q[3], y.q[3])}};
 }
 inline uint64_t sum_fixed(Fixed x) {
     const __m256i s = _mm256_add_epi64(_mm256_add_epi64(x.q[0], x.q[1]), _mm256_add_epi64(x.q[2], x.q[3]));

@@ -14,38 +14,78 @@ struct Fixed {
     __m512i a, b;
 };
 
-inline F load(const float* p) { return _mm512_loadu_ps(p); }
-inline void store(float* p, F x) { _mm512_storeu_ps(p, x); }
-inline F splat(float x) { return _mm512_set1_ps(x); }
-inline F add(F x, F y) { return _mm512_add_ps(x, y); }
-inline F sub(F x, F y) { return _mm512_sub_ps(x, y); }
-inline F mul(F x, F y) { return _mm512_mul_ps(x, y); }
-inline F divide(F x, F y) { return _mm512_div_ps(x, y); }
-inline F fma(F x, F y, F z) { return _mm512_fmadd_ps(x, y, z); }
-inline F maximum(F x, F y) { return _mm512_max_ps(x, y); }
-inline F minimum(F x, F y) { return _mm512_min_ps(x, y); }
-inline uint32_t ge(F x, F y) { return _mm512_cmp_ps_mask(x, y, _CMP_GE_OQ); }
-inline uint32_t gt(F x, F y) { return _mm512_cmp_ps_mask(x, y, _CMP_GT_OQ); }
-inline uint32_t eq(F x, F y) { return _mm512_cmp_ps_mask(x, y, _CMP_EQ_OQ); }
-inline uint32_t unordered(F x, F y) { return _mm512_cmp_ps_mask(x, y, _CMP_UNORD_Q); }
-inline F select(uint32_t m, F x, F y) { return _mm512_mask_blend_ps(static_cast<__mmask16>(m), y, x); }
+inline F load(const float* p) {
+    return _mm512_loadu_ps(p);
+}
+inline void store(float* p, F x) {
+    _mm512_storeu_ps(p, x);
+}
+inline F splat(float x) {
+    return _mm512_set1_ps(x);
+}
+inline F add(F x, F y) {
+    return _mm512_add_ps(x, y);
+}
+inline F sub(F x, F y) {
+    return _mm512_sub_ps(x, y);
+}
+inline F mul(F x, F y) {
+    return _mm512_mul_ps(x, y);
+}
+inline F divide(F x, F y) {
+    return _mm512_div_ps(x, y);
+}
+inline F fma(F x, F y, F z) {
+    return _mm512_fmadd_ps(x, y, z);
+}
+inline F maximum(F x, F y) {
+    return _mm512_max_ps(x, y);
+}
+inline F minimum(F x, F y) {
+    return _mm512_min_ps(x, y);
+}
+inline uint32_t ge(F x, F y) {
+    return _mm512_cmp_ps_mask(x, y, _CMP_GE_OQ);
+}
+inline uint32_t gt(F x, F y) {
+    return _mm512_cmp_ps_mask(x, y, _CMP_GT_OQ);
+}
+inline uint32_t eq(F x, F y) {
+    return _mm512_cmp_ps_mask(x, y, _CMP_EQ_OQ);
+}
+inline uint32_t unordered(F x, F y) {
+    return _mm512_cmp_ps_mask(x, y, _CMP_UNORD_Q);
+}
+inline F select(uint32_t m, F x, F y) {
+    return _mm512_mask_blend_ps(static_cast<__mmask16>(m), y, x);
+}
 inline F scale_by(F x, F shifted) {
     const __m512i k = _mm512_slli_epi32(_mm512_castps_si512(shifted), 23);
     return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(x), k));
 }
 
-inline F load_int(const int32_t* p) { return _mm512_cvtepi32_ps(_mm512_loadu_si512(p)); }
-inline void store_int(int32_t* p, F x) { _mm512_storeu_si512(p, _mm512_cvttps_epi32(x)); }  // towards zero
-inline F gather(const float* p, const int32_t* index) { return _mm512_i32gather_ps(_mm512_loadu_si512(index), p, 4); }
+inline F load_int(const int32_t* p) {
+    return _mm512_cvtepi32_ps(_mm512_loadu_si512(p));
+}
+inline void store_int(int32_t* p, F x) {
+    _mm512_storeu_si512(p, _mm512_cvttps_epi32(x));
+}  // towards zero
+inline F gather(const float* p, const int32_t* index) {
+    return _mm512_i32gather_ps(_mm512_loadu_si512(index), p, 4);
+}
 inline F gather_int(const int32_t* p, const int32_t* index) {
     return _mm512_cvtepi32_ps(_mm512_i32gather_epi32(_mm512_loadu_si512(index), p, 4));
 }
 
-inline Fixed zero_fixed() { return {_mm512_setzero_si512(), _mm512_setzero_si512()}; }
+inline Fixed zero_fixed() {
+    return {_mm512_setzero_si512(), _mm512_setzero_si512()};
+}
 inline Fixed to_fixed(F x) {
     return {_mm512_cvtps_epi64(_mm512_castps512_ps256(x)), _mm512_cvtps_epi64(_mm512_extractf32x8_ps(x, 1))};
 }
-inline Fixed add_fixed(Fixed x, Fixed y) { return {_mm512_add_epi64(x.a, y.a), _mm512_add_epi64(x.b, y.b)}; }
+inline Fixed add_fixed(Fixed x, Fixed y) {
+    return {_mm512_add_epi64(x.a, y.a), _mm512_add_epi64(x.b, y.b)};
+}
 inline uint64_t sum_fixed(Fixed x) {
     return static_cast<uint64_t>(_mm512_reduce_add_epi64(_mm512_add_epi64(x.a, x.b)));
 }

@@ -22,7 +22,9 @@ inline F load(const float* p) {
     std::memcpy(r.v, p, sizeof r.v);
     return r;
 }
-inline void store(float* p, F a) { std::memcpy(p, a.v, sizeof a.v); }
+inline void store(float* p, F a) {
+    std::memcpy(p, a.v, sizeof a.v);
+}
 inline F splat(float x) {
     F r;
     EACH r.v[l] = x;
@@ -109,7 +111,9 @@ inline F gather_int(const int32_t* p, const int32_t* index) {
     EACH r.v[l] = static_cast<float>(p[index[l]]);
     return r;
 }
-inline Fixed zero_fixed() { return Fixed{}; }
+inline Fixed zero_fixed() {
+    return Fixed{};
+}
 inline Fixed to_fixed(F a) {
     Fixed r;
     EACH {
@@ -128,7 +132,9 @@ inline uint64_t sum_fixed(Fixed a) {
     EACH s += a.v[l];
     return s;
 }
-inline void store_fixed(uint64_t* p, Fixed a) { std::memcpy(p, a.v, sizeof a.v); }
+inline void store_fixed(uint64_t* p, Fixed a) {
+    std::memcpy(p, a.v, sizeof a.v);
+}
 #undef EACH
 
 inline int64_t compress(float* val, int32_t* idx, const float* x, F, int32_t first, uint32_t m) {

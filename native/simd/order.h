@@ -24,7 +24,9 @@ inline float key_value(uint64_t key) {
     return value;
 }
 
-inline void sort_keys(uint64_t* keys, int64_t n) { std::sort(keys, keys + n); }
+inline void sort_keys(uint64_t* keys, int64_t n) {
+    std::sort(keys, keys + n);
+}
 
 // The k-th smallest key, counted from 0.
 inline uint64_t nth_key(uint64_t* keys, int64_t n, int64_t k) {

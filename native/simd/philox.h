@@ -15,7 +15,8 @@ inline Philox4 philox4x32(const Philox4& counter, uint64_t key) {
     uint32_t c0 = counter.v[0], c1 = counter.v[1], c2 = counter.v[2], c3 = counter.v[3];
     uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
     for (int round = 0; round < 10; ++round) {
-        const uint64_t a = static_cast<uint64_t>(0xD2511F53u) * c0, b = static_cast<uint64_t>(0xCD9E8D57u) * c2;
+        const uint64_t a = static_cast<uint64_t>(0xD2511F53u) * c0,
+                       b = static_cast<uint64_t>(0xCD9E8D57u) * c2;
         c0 = static_cast<uint32_t>(b >> 32) ^ c1 ^ k0;
         c1 = static_cast<uint32_t>(b);
         c2 = static_cast<uint32_t>(a >> 32) ^ c3 ^ k1;

@@ -8,16 +8,16 @@
 namespace rvllm {
 
 struct Scratch {
-    float* row = nullptr;           // [n] a copy of the logits that may be changed
-    float* wide = nullptr;          // [n] a row of 16-bit values as float32
-    float* val = nullptr;           // [n] candidates, in index order
-    int32_t* idx = nullptr;         // [n]
-    uint64_t* w = nullptr;          // [n] their weights
-    uint64_t* keys = nullptr;       // [n] (value, index) packed for sorting
-    float* lane_max = nullptr;      // [n_groups * kLanes]
-    float* order = nullptr;         // [n_groups * kLanes]
-    uint64_t* group_mass = nullptr; // [n_groups]
-    int32_t* counts = nullptr;      // [n] by token id, all zero between uses
+    float* row = nullptr;            // [n] a copy of the logits that may be changed
+    float* wide = nullptr;           // [n] a row of 16-bit values as float32
+    float* val = nullptr;            // [n] candidates, in index order
+    int32_t* idx = nullptr;          // [n]
+    uint64_t* w = nullptr;           // [n] their weights
+    uint64_t* keys = nullptr;        // [n] (value, index) packed for sorting
+    float* lane_max = nullptr;       // [n_groups * kLanes]
+    float* order = nullptr;          // [n_groups * kLanes]
+    uint64_t* group_mass = nullptr;  // [n_groups]
+    int32_t* counts = nullptr;       // [n] by token id, all zero between uses
     int64_t capacity = 0;
 
     Scratch() = default;
