@@ -134,7 +134,7 @@ def main() -> int:
     llm = LLM(str(DEMO), threads=1, skip_tokenizer=True, max_num_seqs=STREAMS)
     os.sched_setaffinity(0, {cores[1]})
     gc.freeze()
-    work = 16
+    work = 512  # rows of softmax: about as long as a step of the engine
     sides = {
         "engine": lambda: engine_steps(llm, args.seconds),
         "loop that takes the GIL": lambda: gil_loop_steps(cores[0], args.seconds, work),
