@@ -4,6 +4,7 @@
 // captured graphs, others launch op by op.
 #include <algorithm>
 #include <cstdio>
+#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -186,6 +187,17 @@ int wait(Backend* b, uint64_t ticket) {
     return failed(b, "a step failed", cudaEventSynchronize(self(b).done[ticket % kTickets]));
 }
 
+void* alloc_host(Backend* b, size_t bytes) {
+    void* p = nullptr;
+    if (failed(b, "cannot allocate pinned memory", cudaHostAlloc(&p, bytes, 0))) return nullptr;
+    std::memset(p, 0, bytes);
+    return p;
+}
+
+void free_host(Backend*, void* p, size_t) {
+    cudaFreeHost(p);
+}
+
 void destroy(Backend* b) {
     Cuda* c = &self(b);
     cudaStreamSynchronize(c->context.stream);
@@ -268,6 +280,8 @@ extern "C" __attribute__((visibility("default"))) rvllm::Backend* rvllm_cuda_bac
     b.stage = stage;
     b.submit = submit;
     b.wait = wait;
+    b.alloc_host = alloc_host;
+    b.free_host = free_host;
     b.destroy = destroy;
     return &c.release()->backend;
 }

@@ -5,6 +5,7 @@
 // Threads: all calls come from one thread at a time; find() and the *_bytes() are pure.
 #pragma once
 #include "op.h"
+#include "request.h"
 
 namespace rvllm {
 
@@ -23,6 +24,15 @@ struct KernelKey {
 struct Kernel {
     KernelFn fn = nullptr;  // nullptr: this backend has no kernel for the key
     const char* name = "";  // as printed by `rvllm plan`
+};
+
+// Capacities of the sampler of a bound plan.
+struct SamplerLimits {
+    int32_t max_slots = 0;  // running sequences
+    int32_t max_rows = 0;   // SampleRows of a step
+    int32_t vocab_size = 0;
+    int32_t max_top = 0;  // alternatives of a log-probability
+    int32_t max_len = 0;  // tokens of a sequence
 };
 
 struct Backend {
@@ -70,6 +80,29 @@ struct Backend {
     int (*submit)(Backend*, const OpCall* calls, int32_t n_calls, const KvCacheView* kv, StepInput* step,
                   uint64_t* ticket);
     int (*wait)(Backend*, uint64_t ticket);
+
+    // The sampler, where logits stay in the backend's memory; all of these are null where they lie in host
+    // memory and the engine's own sampler (sampler.pyx) draws. Both are one algorithm: equal logits, equal
+    // draws.
+    //
+    // Bytes that prepare_sampler() allocates.
+    size_t (*sampler_bytes)(Backend*, const SamplerLimits* limits);
+    // Makes the slots' state and what draws need, for steps bound to `step` (after prepare() of it); also
+    // sets step->last_token. `logits`: [max_rows of the plan][logits_stride] float32.
+    int (*prepare_sampler)(Backend*, StepInput* step, const float* logits, int64_t logits_stride,
+                           const SamplerLimits* limits);
+    // (Re)initialises slot seq->slot from the sequence's parameters and tokens, in the order of the submitted
+    // steps; `seq` may change again on return.
+    int (*admit)(Backend*, const StepInput* step, const Sequence* seq);
+    // Draws for the submitted step: serves src->sample_rows (host memory) and writes last_token. `results`
+    // [n_sample_rows] and `tops` [n_sample_rows][max_top], from alloc_host(), are filled once wait(ticket)
+    // has returned.
+    int (*sample)(Backend*, StepInput* step, const StepInput* src, SampleResult* results, TopToken* tops,
+                  uint64_t* ticket);
+    // Host memory that the backend reads and writes while the caller goes on. Zeroed; nullptr: `error` is
+    // set.
+    void* (*alloc_host)(Backend*, size_t bytes);
+    void (*free_host)(Backend*, void* p, size_t bytes);
 
     void (*destroy)(Backend*);
     // Drops what prepare() made for `step`; the memory that it is bound to may go then.

@@ -161,54 +161,6 @@ cdef extern from "op.h" namespace "rvllm" nogil:
     const char* op_name(Op op)
 
 
-cdef extern from "backend.h" namespace "rvllm" nogil:
-    cdef cppclass KernelKey:
-        KernelKey()
-        Op op
-        DType in_ "in"
-        DType out
-        DType weight
-        WeightFormat format
-        DType kv
-        Attrs attrs
-        int64_t n
-        int64_t k
-
-    cdef cppclass Kernel:
-        KernelFn fn
-        const char* name
-
-    cdef cppclass Backend:
-        const char* name
-        void* self
-        void* device
-        char* error
-        Kernel (*find)(Backend*, const KernelKey*) noexcept
-        void* (*alloc)(Backend*, size_t) noexcept
-        void (*free)(Backend*, void*, size_t) noexcept
-        size_t (*memory_total)(Backend*) noexcept
-        size_t (*memory_available)(Backend*) noexcept
-        size_t (*weight_bytes)(Backend*, const Weight*) noexcept
-        int (*pack)(Backend*, Weight*, const void*, DType, int64_t, int64_t) noexcept
-        int (*fill_random)(Backend*, Weight*, uint32_t, float) noexcept
-        int (*unpack)(Backend*, const Weight*, float*, int64_t, int64_t) noexcept
-        int (*write)(Backend*, void*, const void*, size_t) noexcept
-        int (*read)(Backend*, void*, const void*, size_t) noexcept
-        DType (*activation_dtype)(Backend*, DType) noexcept
-        int (*prepare)(Backend*, const OpCall*, int32_t, const KvCacheView*, const StepInput*,
-                       const StepLimits*) noexcept
-        int (*stage)(Backend*, StepInput*, const StepInput*, const StepLimits*) noexcept
-        int (*submit)(Backend*, const OpCall*, int32_t, const KvCacheView*, StepInput*,
-                      uint64_t*) noexcept
-        int (*wait)(Backend*, uint64_t) noexcept
-        void (*destroy)(Backend*) noexcept
-        void (*retire)(Backend*, const StepInput*) noexcept
-
-
-cdef extern from "device_library.h" namespace "rvllm" nogil:
-    Backend* backend_create(const char* name, int n_threads, char* error, int error_size)
-
-
 cdef extern from "request.h" namespace "rvllm" nogil:
     cdef cppclass SamplingParams:
         SamplingParams()
@@ -320,6 +272,68 @@ cdef extern from "request.h" namespace "rvllm" nogil:
         Outbox()
         vector[Event] events
         vector[TopToken] tops
+
+
+cdef extern from "backend.h" namespace "rvllm" nogil:
+    cdef cppclass KernelKey:
+        KernelKey()
+        Op op
+        DType in_ "in"
+        DType out
+        DType weight
+        WeightFormat format
+        DType kv
+        Attrs attrs
+        int64_t n
+        int64_t k
+
+    cdef cppclass Kernel:
+        KernelFn fn
+        const char* name
+
+    cdef cppclass SamplerLimits:
+        SamplerLimits()
+        int32_t max_slots
+        int32_t max_rows
+        int32_t vocab_size
+        int32_t max_top
+        int32_t max_len
+
+    cdef cppclass Backend:
+        const char* name
+        void* self
+        void* device
+        char* error
+        Kernel (*find)(Backend*, const KernelKey*) noexcept
+        void* (*alloc)(Backend*, size_t) noexcept
+        void (*free)(Backend*, void*, size_t) noexcept
+        size_t (*memory_total)(Backend*) noexcept
+        size_t (*memory_available)(Backend*) noexcept
+        size_t (*weight_bytes)(Backend*, const Weight*) noexcept
+        int (*pack)(Backend*, Weight*, const void*, DType, int64_t, int64_t) noexcept
+        int (*fill_random)(Backend*, Weight*, uint32_t, float) noexcept
+        int (*unpack)(Backend*, const Weight*, float*, int64_t, int64_t) noexcept
+        int (*write)(Backend*, void*, const void*, size_t) noexcept
+        int (*read)(Backend*, void*, const void*, size_t) noexcept
+        DType (*activation_dtype)(Backend*, DType) noexcept
+        int (*prepare)(Backend*, const OpCall*, int32_t, const KvCacheView*, const StepInput*,
+                       const StepLimits*) noexcept
+        int (*stage)(Backend*, StepInput*, const StepInput*, const StepLimits*) noexcept
+        int (*submit)(Backend*, const OpCall*, int32_t, const KvCacheView*, StepInput*,
+                      uint64_t*) noexcept
+        int (*wait)(Backend*, uint64_t) noexcept
+        size_t (*sampler_bytes)(Backend*, const SamplerLimits*) noexcept
+        int (*prepare_sampler)(Backend*, StepInput*, const float*, int64_t, const SamplerLimits*) noexcept
+        int (*admit)(Backend*, const StepInput*, const Sequence*) noexcept
+        int (*sample)(Backend*, StepInput*, const StepInput*, SampleResult*, TopToken*, uint64_t*) noexcept
+        void* (*alloc_host)(Backend*, size_t) noexcept
+        void (*free_host)(Backend*, void*, size_t) noexcept
+        void (*destroy)(Backend*) noexcept
+        void (*retire)(Backend*, const StepInput*) noexcept
+
+
+cdef extern from "device_library.h" namespace "rvllm" nogil:
+    Backend* backend_create(const char* name, int n_threads, char* error, int error_size)
 
 
 cdef extern from "mailbox.h" namespace "rvllm" nogil:

@@ -126,6 +126,10 @@ int wait(Backend*, uint64_t) {
     return 0;
 }  // submit() returned when the step was done
 
+void* alloc_host(Backend* b, size_t bytes) {
+    return alloc(b, bytes);
+}
+
 void destroy(Backend* b) {
     pool_destroy(pool_of(b));
     delete b;
@@ -153,6 +157,8 @@ Backend* cpu_backend_create(int n_threads) {
     b->stage = stage;
     b->submit = submit;
     b->wait = wait;
+    b->alloc_host = alloc_host;
+    b->free_host = free_memory;
     b->destroy = destroy;
     b->retire = retire;
     return b;
