@@ -17,6 +17,7 @@
 namespace rvllm::cuda {
 namespace {
 
+constexpr size_t kRuntimeBytes = 600 << 20;
 constexpr int kTickets = 8;  // steps that may be waited for at a time
 
 struct Cuda {
@@ -61,6 +62,10 @@ size_t memory_total(Backend*) {
 size_t memory_available(Backend*) {
     size_t available = 0, total = 0;
     return cudaMemGetInfo(&available, &total) == cudaSuccess ? available : 0;
+}
+
+size_t runtime_bytes(Backend*) {
+    return kRuntimeBytes;
 }
 
 void* alloc(Backend* b, size_t bytes) {
@@ -136,6 +141,12 @@ void retire(Backend* b, const StepInput* step) {
     cudaStreamSynchronize(self(b).context.stream);
     all.erase(std::remove_if(all.begin(), all.end(), [&](const auto& p) { return p->step == step; }),
               all.end());
+}
+
+size_t workspace_bytes(Backend* b, const OpCall* calls, int32_t n_calls, const KvCacheView* kv,
+                       const StepLimits* limits) {
+    return prepared_bytes(calls, n_calls, kv, *limits) + linear_workspace_bytes(self(b).context.device) +
+           upload_bytes();
 }
 
 int prepare(Backend* b, const OpCall* calls, int32_t n_calls, const KvCacheView* kv, const StepInput* step,
@@ -268,6 +279,7 @@ extern "C" __attribute__((visibility("default"))) rvllm::Backend* rvllm_cuda_bac
     b.free = free_memory;
     b.memory_total = memory_total;
     b.memory_available = memory_available;
+    b.runtime_bytes = runtime_bytes;
     b.weight_bytes = weight_bytes;
     b.pack = pack;
     b.fill_random = fill_random;
@@ -275,6 +287,7 @@ extern "C" __attribute__((visibility("default"))) rvllm::Backend* rvllm_cuda_bac
     b.write = write;
     b.read = read;
     b.activation_dtype = activation_dtype;
+    b.workspace_bytes = workspace_bytes;
     b.prepare = prepare;
     b.retire = retire;
     b.stage = stage;

@@ -58,6 +58,28 @@ void carve(Prepared& p, Carver& c) {
     c.take(&p.staged, p.staged_bytes / 4);
 }
 
+// Fills in what follows from the calls and the limits alone. Returns a block size that does not work, or 0.
+int size_up(Prepared& p, const OpCall* calls, int32_t n_calls, const KvCacheView* kv,
+            const StepLimits& limits) {
+    p.limits = limits;
+    for (int32_t i = 0; i < n_calls; ++i) {
+        const Attrs& a = calls[i].attrs;
+        if (calls[i].op != Op::attention) continue;
+        if (kv[a.group].block_size % kGranule) return kv[a.group].block_size;
+        AttentionWork& w = p.attention[a.group];
+        w.group_size = a.n_heads / a.n_kv_heads;
+        w.tile_rows = prefill_rows(a.head_dim);
+        w.n_kv_heads = a.n_kv_heads;
+        w.head_dim = a.head_dim;
+        w.max_decode = max_splits(limits, kv[a.group].block_size);
+        w.max_prefill = max_prefill_items(limits, w.group_size, w.tile_rows);
+    }
+    Carver measure{nullptr};
+    carve(p, measure);
+    p.device_bytes = measure.used;
+    return 0;
+}
+
 // Writes arrays one behind the other and remembers where each belongs.
 struct Packer {
     char* memory;
@@ -105,31 +127,22 @@ Prepared::~Prepared() {
     if (device_memory) cudaFree(device_memory);
 }
 
+size_t prepared_bytes(const OpCall* calls, int32_t n_calls, const KvCacheView* kv, const StepLimits& limits) {
+    Prepared p;
+    size_up(p, calls, n_calls, kv, limits);
+    return p.device_bytes;
+}
+
 Prepared* prepare_steps(Context& context, const OpCall* calls, int32_t n_calls, const KvCacheView* kv,
                         const StepInput* step, const StepLimits& limits, char* error, size_t error_size) {
     auto p = std::make_unique<Prepared>();
     p->step = step;
-    p->limits = limits;
-    for (int32_t i = 0; i < n_calls; ++i) {
-        const Attrs& a = calls[i].attrs;
-        if (calls[i].op != Op::attention) continue;
-        if (kv[a.group].block_size % kGranule) {
-            std::snprintf(error, error_size,
-                          "attention on CUDA needs a block size that is a multiple of %d, not %d", kGranule,
-                          kv[a.group].block_size);
-            return nullptr;
-        }
-        AttentionWork& w = p->attention[a.group];
-        w.group_size = a.n_heads / a.n_kv_heads;
-        w.tile_rows = prefill_rows(a.head_dim);
-        w.n_kv_heads = a.n_kv_heads;
-        w.head_dim = a.head_dim;
-        w.max_decode = max_splits(limits, kv[a.group].block_size);
-        w.max_prefill = max_prefill_items(limits, w.group_size, w.tile_rows);
+    const int bad = size_up(*p, calls, n_calls, kv, limits);
+    if (bad) {
+        std::snprintf(error, error_size,
+                      "attention on CUDA needs a block size that is a multiple of %d, not %d", kGranule, bad);
+        return nullptr;
     }
-    Carver measure{nullptr};
-    carve(*p, measure);
-    p->device_bytes = measure.used;
     cudaError_t e = cudaMalloc(&p->device_memory, p->device_bytes);
     if (e == cudaSuccess) e = cudaMemset(p->device_memory, 0, p->device_bytes);
     if (e == cudaSuccess)

@@ -45,6 +45,9 @@ struct Prepared {
     ~Prepared();
 };
 
+// Device memory that prepare_steps() allocates.
+size_t prepared_bytes(const OpCall* calls, int32_t n_calls, const KvCacheView* kv, const StepLimits& limits);
+
 // Allocates everything. nullptr: `error` says what failed.
 Prepared* prepare_steps(Context& context, const OpCall* calls, int32_t n_calls, const KvCacheView* kv,
                         const StepInput* step, const StepLimits& limits, char* error, size_t error_size);

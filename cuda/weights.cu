@@ -82,6 +82,10 @@ void destroy_upload(Upload& u) {
     u = {};
 }
 
+size_t upload_bytes() {
+    return 2 * kChunkBytes;
+}
+
 size_t resident_bytes(const Weight& w) {
     return w.format == WeightFormat::vector ? static_cast<size_t>(w.n) * 4 : packed_bytes(w.n, w.k);
 }

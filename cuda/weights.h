@@ -12,6 +12,7 @@ struct Upload {
     int slot = 0;
 };
 
+size_t upload_bytes();  // device memory of an Upload
 void destroy_upload(Upload& upload);
 
 size_t resident_bytes(const Weight& w);

@@ -48,6 +48,8 @@ struct Backend {
     void (*free)(Backend*, void* p, size_t bytes);
     size_t (*memory_total)(Backend*);
     size_t (*memory_available)(Backend*);
+    // Of these bytes, what the driver takes for itself: context, kernels, captured steps; an estimate.
+    size_t (*runtime_bytes)(Backend*);
 
     // Resident bytes of a weight, from its format, dtype and shape alone.
     size_t (*weight_bytes)(Backend*, const Weight*);
@@ -68,6 +70,10 @@ struct Backend {
     // are always float32.
     DType (*activation_dtype)(Backend*, DType weights);
 
+    // Bytes that prepare() takes, and steps of these calls use besides their operands. The calls need no
+    // memory yet: only ops, attributes and shapes are read.
+    size_t (*workspace_bytes)(Backend*, const OpCall* calls, int32_t n_calls, const KvCacheView* kv,
+                              const StepLimits* limits);
     // Makes ready what steps of these calls need, up to `limits`; `step` is the StepInput they are
     // bound to. After it a step allocates nothing.
     int (*prepare)(Backend*, const OpCall* calls, int32_t n_calls, const KvCacheView* kv,

@@ -309,6 +309,7 @@ cdef extern from "backend.h" namespace "rvllm" nogil:
         void (*free)(Backend*, void*, size_t) noexcept
         size_t (*memory_total)(Backend*) noexcept
         size_t (*memory_available)(Backend*) noexcept
+        size_t (*runtime_bytes)(Backend*) noexcept
         size_t (*weight_bytes)(Backend*, const Weight*) noexcept
         int (*pack)(Backend*, Weight*, const void*, DType, int64_t, int64_t) noexcept
         int (*fill_random)(Backend*, Weight*, uint32_t, float) noexcept
@@ -316,6 +317,7 @@ cdef extern from "backend.h" namespace "rvllm" nogil:
         int (*write)(Backend*, void*, const void*, size_t) noexcept
         int (*read)(Backend*, void*, const void*, size_t) noexcept
         DType (*activation_dtype)(Backend*, DType) noexcept
+        size_t (*workspace_bytes)(Backend*, const OpCall*, int32_t, const KvCacheView*, const StepLimits*) noexcept
         int (*prepare)(Backend*, const OpCall*, int32_t, const KvCacheView*, const StepInput*,
                        const StepLimits*) noexcept
         int (*stage)(Backend*, StepInput*, const StepInput*, const StepLimits*) noexcept

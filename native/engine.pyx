@@ -5,16 +5,18 @@ One native thread owns the scheduler, the blocks, the sampler and the bound plan
 events pass through mailbox.h. The methods of EngineCore are the other side of that mailbox and run on Python threads.
 The loop is noexcept; a step that fails ends the requests of that step and nothing else.
 """
+cimport cython
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libcpp cimport bool as cbool
+from libcpp.string cimport string
 from libcpp.utility cimport pair
 from libcpp.vector cimport vector
 
 from rvllm._native.blocks cimport BlockManager
 from rvllm._native.core cimport (
-    Command, Event, EventKind, FinishReason, Mailbox, Outbox, Request, SampleResult, Sequence, StepInput,
-    TopToken, command_add, command_cancel, command_stop, step_input_bytes, step_input_layout,
+    Backend, Command, Event, EventKind, FinishReason, Mailbox, Outbox, Request, SampleResult, SamplerLimits, Sequence,
+    StepInput, TopToken, command_add, command_cancel, command_stop, step_input_bytes, step_input_layout,
 )
 from rvllm._native.plan cimport BoundPlan
 from rvllm._native.sampler cimport Sampler, ThreadPool, pool_threads
@@ -37,6 +39,10 @@ cdef extern from "engine_thread.h" namespace "rvllm" nogil:
         Gauge* counts
         Gauge sum
 
+    cdef cppclass LastError:
+        void set(const char* text)
+        string get() except +
+
     cdef cppclass EngineCounters:
         EngineCounters()
         Gauge heartbeat_us
@@ -44,6 +50,8 @@ cdef extern from "engine_thread.h" namespace "rvllm" nogil:
         Gauge alive
         Gauge steps
         Gauge failed_steps
+        Gauge failed_in_row
+        LastError last_error
         Gauge n_running
         Gauge n_waiting
         Gauge n_free_blocks
@@ -71,24 +79,26 @@ cdef enum:
 
 
 cdef struct Flight:
-    # One step between submit and update: its input, and what the sampler drew.
+    # One step between launch and finish: its input, and what the sampler drew.
     StepInput* step
     void* memory
-    SampleResult* results
-    TopToken* tops
+    SampleResult* results  # [max_rows], in memory that the backend may write while the host goes on
+    TopToken* tops         # [max_rows][max_top], likewise
+    uint64_t ticket
 
 
+@cython.no_gc_clear  # __dealloc__ needs the plan's backend
 cdef class EngineCore:
     """The native engine: a thread, and the Python side of its mailbox.
 
     Built from parts that it then owns alone: nothing else may touch `plan` or `scheduler` while the thread runs. With
-    the scheduler's depth of 2, step i + 1 is scheduled before the result of step i is known. `max_top` bounds the
-    alternatives of log-probabilities.
+    the scheduler's depth of 2, step i + 1 is scheduled and sent before the result of step i is known. `max_top` bounds
+    the alternatives of log-probabilities. Tokens are drawn on the device where it has a sampler, else by the host's.
     """
     cdef BoundPlan plan
     cdef Scheduler scheduler
     cdef BlockManager blocks
-    cdef Sampler sampler
+    cdef Sampler sampler      # of the host; None where the device draws
     cdef Mailbox mailbox
     cdef EngineCounters counters
     cdef EngineThread thread
@@ -96,8 +106,9 @@ cdef class EngineCore:
     cdef Outbox outbox      # engine thread
     cdef Outbox received    # reader
     cdef Flight flights[MAX_DEPTH]
-    cdef int32_t* last_token  # by sampler slot: written by the sampler, read by the next step
-    cdef ThreadPool* pool
+    cdef int32_t* last_token  # by sampler slot: written by the host's sampler, read by the next step
+    cdef cbool draws_on_device
+    cdef int64_t away_us      # since the loop last turned: in the backend and the sampler
     cdef int depth
     cdef int max_top
 
@@ -112,35 +123,51 @@ cdef class EngineCore:
     def __init__(self, BoundPlan plan not None, Scheduler scheduler not None, *, int max_top=20):
         cdef int i
         cdef size_t rows = plan.limits.max_rows
+        cdef Backend* b = plan.backend
+        cdef SamplerLimits limits
         self.plan, self.scheduler, self.blocks = plan, scheduler, scheduler.blocks
-        self.pool = <ThreadPool*> plan.backend.device
-        self.sampler = Sampler(plan.limits.max_seqs, plan.vocab_size, max_top, pool_threads(self.pool))
         self.depth = scheduler.depth
         self.max_top = max_top
-        self.last_token = <int32_t*> calloc(plan.limits.max_seqs, sizeof(int32_t))
-        if not self.last_token:
-            raise MemoryError("no memory for the last tokens")
-        plan.device_step.last_token = self.last_token
+        self.draws_on_device = b.prepare_sampler != NULL
+        if self.draws_on_device:
+            limits = plan.sampler_limits(max_top)
+            if b.prepare_sampler(b, &plan.device_step, plan.logits, plan.logits_stride, &limits):
+                raise MemoryError((<const char*> b.error).decode())
+        else:
+            self.sampler = Sampler(plan.limits.max_seqs, plan.vocab_size, max_top,
+                                   pool_threads(<ThreadPool*> b.device))
+            self.last_token = <int32_t*> calloc(plan.limits.max_seqs, sizeof(int32_t))
+            if not self.last_token:
+                raise MemoryError("no memory for the last tokens")
+            plan.device_step.last_token = self.last_token
         for i in range(self.depth):
             self.flights[i].step = new StepInput()
             self.flights[i].memory = calloc(1, step_input_bytes(plan.limits) + 64)
-            self.flights[i].results = <SampleResult*> calloc(rows, sizeof(SampleResult))
-            self.flights[i].tops = <TopToken*> calloc(rows * max(max_top, 1), sizeof(TopToken))
+            self.flights[i].results = <SampleResult*> b.alloc_host(b, rows * sizeof(SampleResult))
+            self.flights[i].tops = <TopToken*> b.alloc_host(b, self.tops_bytes())
             if not self.flights[i].memory or not self.flights[i].results or not self.flights[i].tops:
                 raise MemoryError("no memory for the step inputs")
             step_input_layout(self.flights[i].step, plan.limits,
                               <void*> ((<size_t> self.flights[i].memory + 63) & ~<size_t> 63))
             self.flights[i].step.last_token = self.last_token
 
+    cdef size_t tops_bytes(self) noexcept nogil:
+        return <size_t> self.plan.limits.max_rows * max(self.max_top, 1) * sizeof(TopToken)
+
     def __dealloc__(self):
         cdef int i
+        cdef Backend* b
         if self.thread.joinable():
             self.stop_thread()
         for i in range(MAX_DEPTH):
             del self.flights[i].step
             free(self.flights[i].memory)
-            free(self.flights[i].results)
-            free(self.flights[i].tops)
+            if self.flights[i].results:
+                b = self.plan.backend
+                b.free_host(b, self.flights[i].results, self.plan.limits.max_rows * sizeof(SampleResult))
+            if self.flights[i].tops:
+                b = self.plan.backend
+                b.free_host(b, self.flights[i].tops, self.tops_bytes())
         free(self.last_token)
 
     # ---- the Python side ---------------------------------------------------------------------------
@@ -273,6 +300,8 @@ cdef class EngineCore:
             "heartbeat_age_s": (now - c.heartbeat_us.get()) * 1e-6,
             "steps": c.steps.get(),
             "failed_steps": c.failed_steps.get(),
+            "failed_in_row": c.failed_in_row.get(),
+            "last_error": c.last_error.get().decode(errors="replace"),
             "n_running": c.n_running.get(),
             "n_waiting": c.n_waiting.get(),
             "n_free_blocks": c.n_free_blocks.get(),
@@ -320,27 +349,47 @@ cdef class EngineCore:
             self.outbox.events.push_back(e)
         del r
 
-    cdef int execute(self, Flight* flight) noexcept nogil:
-        """Run the forward pass and the sampler of a scheduled step. Nonzero: the step failed."""
-        cdef uint64_t ticket = 0
+    cdef int launch(self, Flight* flight) noexcept nogil:
+        """Send a scheduled step on its way: the forward pass, then the sampler. Nonzero: it could not be."""
+        cdef Backend* b = self.plan.backend
+        cdef StepInput* device_step = &self.plan.device_step
         cdef StepInput* step = flight.step
         cdef int32_t i
-        cdef int failed
         for i in range(step.n_admitted):
-            failed = self.sampler.reset(<Sequence*> step.admitted[i])
-            if failed:
-                return failed
-        failed = self.plan.backend.stage(self.plan.backend, &self.plan.device_step, step, &self.plan.limits)
+            if self.draws_on_device:
+                if b.admit(b, device_step, <Sequence*> step.admitted[i]):
+                    return 1
+            elif self.sampler.reset(<Sequence*> step.admitted[i]):
+                return 1
+        if b.stage(b, device_step, step, &self.plan.limits):
+            return 1
+        if b.submit(b, self.plan.calls.data(), <int32_t> self.plan.calls.size(), &self.plan.kv[0], device_step,
+                    &flight.ticket):
+            return 1
+        if not step.n_sample_rows:
+            return 0
+        if self.draws_on_device:
+            return b.sample(b, device_step, step, flight.results, flight.tops, &flight.ticket)
+        if b.wait(b, flight.ticket):
+            return 1
+        return self.sampler.sample(<ThreadPool*> b.device, self.plan.logits, self.plan.logits_stride, step,
+                                   flight.results, flight.tops, self.max_top)
+
+    cdef void finish(self, Flight* flight, int failed) noexcept nogil:
+        """Take the results of the oldest step in flight; `failed`: it did not even start."""
+        cdef EngineCounters* c = &self.counters
+        cdef int64_t left = monotonic_us()
         if not failed:
-            failed = self.plan.backend.submit(self.plan.backend, self.plan.calls.data(),
-                                              <int32_t> self.plan.calls.size(), &self.plan.kv[0],
-                                              &self.plan.device_step, &ticket)
-        if not failed:
-            failed = self.plan.backend.wait(self.plan.backend, ticket)
-        if not failed and step.n_sample_rows:
-            failed = self.sampler.sample(self.pool, self.plan.logits, self.plan.logits_stride, step,
-                                         flight.results, flight.tops, self.max_top)
-        return failed
+            failed = self.plan.backend.wait(self.plan.backend, flight.ticket)
+        self.away_us += monotonic_us() - left
+        if failed:
+            c.last_error.set(self.plan.backend.error)
+            c.failed_steps.add(1)
+            c.failed_in_row.add(1)
+            self.scheduler.fail(flight.step, monotonic_us(), &self.outbox)
+        else:
+            c.failed_in_row.set(0)
+            self.scheduler.update(flight.step, flight.results, flight.tops, self.max_top, monotonic_us(), &self.outbox)
 
     cdef void count(self, StepInput* step) noexcept nogil:
         cdef EngineCounters* c = &self.counters
@@ -357,10 +406,11 @@ cdef class EngineCore:
             c.step_tokens.observe(step.n_tokens)
 
     cdef void loop(self) noexcept nogil:
-        cdef int head = 0        # flight to update next
+        cdef int head = 0        # oldest step in flight
         cdef int in_flight = 0
+        cdef int failed
         cdef size_t i
-        cdef int64_t now, started, executed, busy
+        cdef int64_t now, started, left
         cdef cbool scheduled
         cdef Flight* flight
         while True:
@@ -376,30 +426,29 @@ cdef class EngineCore:
             self.counters.heartbeat_us.set(now)
             for i in range(self.commands.size()):
                 if self.commands[i].kind == command_stop:
+                    while in_flight:  # nothing of ours may be written any more once the thread has ended
+                        self.plan.backend.wait(self.plan.backend, self.flights[head].ticket)
+                        head = (head + 1) % self.depth
+                        in_flight -= 1
                     self.counters.alive.set(0)
                     self.mailbox.notify()
                     return
                 self.obey(&self.commands[i], now)
 
-            busy = 0
+            self.away_us = 0
             flight = &self.flights[(head + in_flight) % self.depth]
             scheduled = self.scheduler.schedule(flight.step, now, &self.outbox)
             if scheduled:
-                executed = monotonic_us()
+                left = monotonic_us()
+                failed = self.launch(flight)
+                self.away_us += monotonic_us() - left
                 in_flight += 1
-                if self.execute(flight):
-                    self.counters.failed_steps.add(1)
-                    # Results of earlier steps first, so that the failed requests end with all they had.
-                    while in_flight > 1:
-                        self.update(&self.flights[head])
-                        head = (head + 1) % self.depth
-                        in_flight -= 1
-                    self.scheduler.fail(flight.step, monotonic_us(), &self.outbox)
+                while failed and in_flight:  # earlier steps first: failed requests end with all they had
+                    self.finish(&self.flights[head], in_flight == 1)
                     head = (head + 1) % self.depth
-                    in_flight = 0
-                busy = monotonic_us() - executed
+                    in_flight -= 1
             if in_flight == self.depth or (in_flight and not scheduled):
-                self.update(&self.flights[head])
+                self.finish(&self.flights[head], 0)
                 head = (head + 1) % self.depth
                 in_flight -= 1
             self.count(flight.step if scheduled else NULL)
@@ -407,10 +456,7 @@ cdef class EngineCore:
             if scheduled:
                 now = monotonic_us()
                 self.counters.step_us.observe(now - started)
-                self.counters.host_us.observe(now - started - busy)
-
-    cdef void update(self, Flight* flight) noexcept nogil:
-        self.scheduler.update(flight.step, flight.results, flight.tops, self.max_top, monotonic_us(), &self.outbox)
+                self.counters.host_us.observe(now - started - self.away_us)
 
 
 cdef tuple buckets_of(LogHistogram* h):

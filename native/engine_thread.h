@@ -6,6 +6,8 @@
 
 #include <atomic>
 #include <cstdint>
+#include <mutex>
+#include <string>
 #include <thread>
 
 namespace rvllm {
@@ -81,6 +83,23 @@ public:
     Gauge sum;
 };
 
+// The sentence of the step that failed last; written by the engine thread, read by others.
+class LastError {
+public:
+    void set(const char* text) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        text_ = text;
+    }
+    std::string get() {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        return text_;
+    }
+
+private:
+    std::mutex mutex_;
+    std::string text_;
+};
+
 // What the engine thread tells about itself.
 struct EngineCounters {
     Gauge heartbeat_us;  // when the loop last turned
@@ -88,6 +107,8 @@ struct EngineCounters {
     Gauge alive;         // 1 from start to end of the thread
     Gauge steps;
     Gauge failed_steps;
+    Gauge failed_in_row;  // of these, since a step last succeeded
+    LastError last_error;
     Gauge n_running;
     Gauge n_waiting;
     Gauge n_free_blocks;

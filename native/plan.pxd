@@ -3,7 +3,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t
 from libcpp.vector cimport vector
 
 from rvllm._native.core cimport (
-    DType, KvCacheView, Attrs, Backend, KernelKey, Op, OpCall, StepInput, StepLimits, Sym, Weight,
+    DType, KvCacheView, Attrs, Backend, KernelKey, Op, OpCall, SamplerLimits, StepInput, StepLimits, Sym, Weight,
 )
 
 
@@ -86,3 +86,5 @@ cdef class BoundPlan:
     cdef char* arena_memory
     cdef size_t arena_bytes
     cdef size_t[4] kv_bytes        # of the keys of a group; as many for the values
+
+    cdef SamplerLimits sampler_limits(self, int max_top) noexcept

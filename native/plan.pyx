@@ -3,11 +3,12 @@ from time import perf_counter
 
 import numpy as np
 
+cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from rvllm._native.core cimport (
-    Attrs, Backend, DType, Kernel, KernelKey, KvCacheView, Op, StepInput, Sym, Weight, WeightFormat, OpInfo,
-    backend_create, dtype_bytes, op_info, step_input_bytes, step_input_layout,
+    Attrs, Backend, DType, Kernel, KernelKey, KvCacheView, Op, OpCall, OpInfo, SamplerLimits, StepInput, StepLimits, Sym,
+    Weight, WeightFormat, backend_create, dtype_bytes, op_info, step_input_bytes, step_input_layout,
 )
 
 cdef extern from "cpu/pool.h" namespace "rvllm" nogil:
@@ -100,8 +101,11 @@ cdef class Device:
         """Return the threads of the CPU's pool, the caller included; 0 on other devices."""
         return pool_threads(<ThreadPool*>self.ptr.device) if self.name == "cpu" else 0
 
-    def sampler_bytes(self, int64_t vocab_size) -> int:
-        """Return the bytes that the sampler works in: a few rows of logits per thread."""
+    def sampler_bytes(self, Limits limits, int vocab_size, int max_top, int max_len) -> int:
+        """Return the bytes that the sampler works in: a few rows of logits per thread, or its state on a device."""
+        cdef SamplerLimits s = sampler_limits_of(limits.c, vocab_size, max_top, max_len)
+        if self.ptr.sampler_bytes != NULL:
+            return self.ptr.sampler_bytes(self.ptr, &s)
         return self.threads * Scratch.bytes_for(vocab_size)
 
     def activation_dtype(self, str weights) -> str:
@@ -135,6 +139,10 @@ cdef class Device:
 
     def memory_available(self) -> int:
         return self.ptr.memory_available(self.ptr)
+
+    def runtime_bytes(self) -> int:
+        """Return what the driver takes for itself, an estimate; 0 on the CPU."""
+        return self.ptr.runtime_bytes(self.ptr)
 
     def weight_bytes(self, str format, str dtype, int64_t n, int64_t k) -> int:
         """Return the resident bytes of a weight, padding included."""
@@ -221,6 +229,17 @@ cdef class NativePlan:
         cdef size_t i
         return [buffer_bytes(self.c.buffers[i], limits.c) for i in range(self.c.buffers.size())]
 
+    def workspace_bytes(self, Device device, Limits limits, *, str kv_dtype, groups, int block_size) -> int:
+        """Return what steps use on the device besides weights, cache, arena and inputs; `groups` as for BoundPlan."""
+        cdef KvCacheView[4] kv
+        cdef StepInput step
+        cdef vector[OpCall] calls
+        cdef int g
+        for g, (n_layers, n_kv_heads, head_dim) in enumerate(groups):
+            describe_kv(&kv[g], dtype_of(kv_dtype), n_layers, n_kv_heads, head_dim, 0, block_size)
+        calls = bind_calls(self.c, device.ptr, dtype_of(kv_dtype), plan_arena(self.c, limits.c), NULL, step)
+        return device.ptr.workspace_bytes(device.ptr, calls.data(), <int32_t>calls.size(), kv, &limits.c)
+
     def kernels(self, Device device, str kv_dtype) -> list[str | None]:
         """Return the name of each op's kernel; None where the device has none."""
         cdef KernelKey key
@@ -259,6 +278,16 @@ cdef Attrs attrs_of(dict values) except *:
     return attrs
 
 
+cdef SamplerLimits sampler_limits_of(const StepLimits& limits, int vocab_size, int max_top, int max_len) noexcept:
+    cdef SamplerLimits s
+    s.max_slots = limits.max_seqs
+    s.max_rows = limits.max_rows
+    s.vocab_size = vocab_size
+    s.max_top = max_top
+    s.max_len = max_len
+    return s
+
+
 cdef size_t aligned(size_t n_bytes) noexcept nogil:
     return (n_bytes + 63) // 64 * 64
 
@@ -293,17 +322,22 @@ cdef int allocate_weights(BoundPlan plan) except -1:
     return 0
 
 
+cdef void describe_kv(KvCacheView* view, DType dtype, int n_layers, int n_kv_heads, int head_dim, int n_blocks,
+                      int block_size) noexcept:
+    view.n_blocks = n_blocks
+    view.block_size = block_size
+    view.n_kv_heads = n_kv_heads
+    view.head_dim = head_dim
+    view.dtype = <int32_t>dtype
+    view.n_layers = n_layers
+
+
 cdef int allocate_kv(BoundPlan plan, DType dtype, groups) except -1:
     cdef int g
     cdef KvCacheView* view
     for g, (n_layers, n_kv_heads, head_dim) in enumerate(groups):
         view = &plan.kv[g]
-        view.n_blocks = plan.n_blocks
-        view.block_size = plan.block_size
-        view.n_kv_heads = n_kv_heads
-        view.head_dim = head_dim
-        view.dtype = <int32_t>dtype
-        view.n_layers = n_layers
+        describe_kv(view, dtype, n_layers, n_kv_heads, head_dim, plan.n_blocks, plan.block_size)
         plan.kv_bytes[g] = (
             <size_t>view.n_layers * <size_t>view.n_blocks * <size_t>view.block_size * <size_t>view.n_kv_heads
             * <size_t>view.head_dim * dtype_bytes(dtype)
@@ -322,6 +356,7 @@ cdef Weight* weight_at(BoundPlan plan, size_t index, int64_t row, int64_t n_rows
     return w
 
 
+@cython.no_gc_clear  # __dealloc__ needs the device
 cdef class BoundPlan:
     """A plan with its memory and its kernels. Weights are to be packed before the first step.
 
@@ -378,6 +413,9 @@ cdef class BoundPlan:
             release(self.backend, self.kv[i].v, self.kv_bytes[i])
         release(self.backend, self.arena_memory, self.arena_bytes)
         release(self.backend, self.step_memory, self.step_bytes)
+
+    cdef SamplerLimits sampler_limits(self, int max_top) noexcept:
+        return sampler_limits_of(self.limits, self.vocab_size, max_top, self.max_model_len)
 
     @property
     def n_weights(self) -> int:

@@ -141,6 +141,23 @@ void run_attention(const OpCall& call, const RunContext& ctx) {
 
 }  // namespace
 
+// The sizes of run_attention(), at their largest. A tile is cut only where its share of the cost is above
+// 1 / (2 * n_threads * n_kv_heads), so fewer than 2 * n_threads are.
+size_t attention_workspace_bytes(const Attrs& a, const StepLimits& limits, int block_size, int n_threads) {
+    const int64_t group = a.n_heads / a.n_kv_heads;
+    const int64_t tile_queries = std::max<int64_t>(1, kTileRows / group);
+    const int64_t max_keys = limits.max_table_entries / std::max(limits.max_seqs, 1) * int64_t{block_size};
+    const int64_t n_tiles = limits.max_tokens / tile_queries + limits.max_seqs;
+    const int64_t n_cut = n_threads > 1 ? 2 * n_threads : 0, splits = n_splits(max_keys);
+    const int64_t cut_rows = std::max<int64_t>(kTileRows / 2, group);
+    const int64_t thread_floats = (attention_scratch_floats(tile_queries * group, a.head_dim) + 15) / 16 * 16;
+    const int64_t partial_floats =
+        n_cut * splits * a.n_kv_heads * attention_state_floats(cut_rows, a.head_dim);
+    const int64_t n_items = (n_tiles + n_cut * splits) * a.n_kv_heads + n_cut * a.n_kv_heads;
+    return (thread_floats * n_threads + partial_floats) * sizeof(float) + n_items * sizeof(AttentionItem) +
+           64;
+}
+
 Kernel cpu_find_attention(const KernelKey& key) {
     static const KernelNames names[3] = {KERNEL_NAMES("attention.f32"), KERNEL_NAMES("attention.f16"),
                                          KERNEL_NAMES("attention.bf16")};

@@ -1,11 +1,14 @@
 // The CPU as a Backend: host memory, the table of kernels, and a step run to its end by submit().
 //
 // Every activation is float32; weights and cache may be 16-bit. `device` is the thread pool.
+#include <algorithm>
 #include <cinttypes>
 #include <cstdio>
 #include <cstring>
 #include <initializer_list>
+#include <new>
 
+#include "gemm.h"
 #include "kernels.h"
 #include "memory.h"
 #include "pack.h"
@@ -57,6 +60,10 @@ size_t weight_bytes(Backend*, const Weight* w) {
     return cpu_weight_bytes(w);
 }
 
+size_t runtime_bytes(Backend*) {
+    return 0;
+}
+
 int reject_rows(Backend* b, const Weight* w, int64_t row, int64_t n_rows) {
     std::snprintf(b->error, sizeof b->error,
                   "rows %" PRId64 " to %" PRId64 " of a weight with %" PRId64
@@ -86,7 +93,34 @@ DType activation_dtype(Backend*, DType) {
     return DType::f32;
 }
 
-int prepare(Backend*, const OpCall*, int32_t, const KvCacheView*, const StepInput*, const StepLimits*) {
+// The largest scratch of any op: ops run one after the other.
+size_t workspace_bytes(Backend* b, const OpCall* calls, int32_t n_calls, const KvCacheView* kv,
+                       const StepLimits* limits) {
+    size_t most = 0;
+    for (int32_t i = 0; i < n_calls; ++i) {
+        const OpCall& c = calls[i];
+        size_t bytes = 0;
+        if (c.op == Op::linear) {
+            const int32_t rows = c.in[0].rows == Sym::rows ? limits->max_rows : limits->max_tokens;
+            bytes = gemm_scratch_bytes(c.weight[0]->dtype, rows, c.weight[0]->k);
+        } else if (c.op == Op::attention) {
+            bytes = attention_workspace_bytes(c.attrs, *limits, kv[c.attrs.group].block_size,
+                                              pool_threads(pool_of(b)));
+        }
+        most = std::max(most, bytes);
+    }
+    return most;
+}
+
+int prepare(Backend* b, const OpCall* calls, int32_t n_calls, const KvCacheView* kv, const StepInput*,
+            const StepLimits* limits) {
+    const size_t bytes = workspace_bytes(b, calls, n_calls, kv, limits);
+    try {
+        pool_scratch(pool_of(b), bytes);
+    } catch (const std::bad_alloc&) {
+        std::snprintf(b->error, sizeof b->error, "cannot allocate %.1f MB of scratch", bytes / 1e6);
+        return 1;
+    }
     return 0;
 }
 
@@ -146,6 +180,7 @@ Backend* cpu_backend_create(int n_threads) {
     b->free = free_memory;
     b->memory_total = memory_total;
     b->memory_available = memory_available;
+    b->runtime_bytes = runtime_bytes;
     b->weight_bytes = weight_bytes;
     b->pack = pack;
     b->fill_random = fill_random;
@@ -153,6 +188,7 @@ Backend* cpu_backend_create(int n_threads) {
     b->write = copy_bytes;
     b->read = copy_bytes;
     b->activation_dtype = activation_dtype;
+    b->workspace_bytes = workspace_bytes;
     b->prepare = prepare;
     b->stage = stage;
     b->submit = submit;

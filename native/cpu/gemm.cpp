@@ -176,6 +176,13 @@ const GemmKernels* gemm_kernels(DType weight, Isa set) {
     return gemm_kernels_generic(weight);
 }
 
+size_t gemm_scratch_bytes(DType weight, int64_t m, int64_t k) {
+    const PanelLayout layout = panel_layout(weight, isa());
+    const size_t row =
+        static_cast<size_t>(layout.n_groups(k) * layout.group) * gemm_kernels(weight, isa())->a_bytes;
+    return static_cast<size_t>(std::min(m, kMaxChunkRows)) * row;
+}
+
 void gemm(ThreadPool* pool, const Gemm& g) {
     for (int64_t row = 0; row < g.m; row += kMaxChunkRows) {
         Gemm chunk = g;

@@ -57,7 +57,9 @@ struct Gemm {
     int64_t y_stride;
 };
 
-// Scratch: min(m, kMaxChunkRows) packed rows, at most 4 bytes an activation.
+// Bytes of the pool's scratch that a product of up to m rows packs its input into.
+size_t gemm_scratch_bytes(DType weight, int64_t m, int64_t k);
+
 void gemm(ThreadPool* pool, const Gemm& g);
 
 const GemmKernels* gemm_kernels_generic(DType weight);

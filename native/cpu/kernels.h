@@ -10,6 +10,9 @@ namespace rvllm {
 #include "ops.def"
 #undef OP
 
+// Bytes of the pool's scratch that an attention op takes in any step within the limits.
+size_t attention_workspace_bytes(const Attrs& attrs, const StepLimits& limits, int block_size, int n_threads);
+
 // Names of one kernel for each instruction set of this machine's family.
 struct KernelNames {
     const char* of[3];

@@ -34,6 +34,8 @@ from rvllm.loader import LoadedModel, load
 from rvllm.request import Chunk, SamplingParams, TokenLogprob
 from rvllm.validation import check_prompt, check_sampling_params
 
+_FAILED_STEPS_TO_DIE = 3  # one behind the other: a device that has failed does not come back
+
 Progress = Callable[[str, int, int], None]
 OnUpdate = Callable[["RequestHandle", list[Chunk]], None]
 
@@ -195,7 +197,7 @@ class Engine:
             max_model_len=sizes.max_model_len,
             max_rows=sizes.max_rows,
             policy=config.scheduling_policy,
-            depth=config.pipeline_depth,
+            depth=config.depth(config.device),
             max_queued=config.max_num_queued_reqs,
         )
         self._core = EngineCore(plan, scheduler, max_top=config.max_logprobs)
@@ -393,7 +395,8 @@ class Engine:
     def stats(self) -> EngineStats:
         """Read the engine's counters."""
         s = self._core.stats()
-        state = "dead" if not s["alive"] else "draining" if self._draining else "running"
+        broken = not s["alive"] or s["failed_in_row"] >= _FAILED_STEPS_TO_DIE
+        state = "dead" if broken else "draining" if self._draining else "running"
         return EngineStats(
             state=state,
             idle=s["idle"],

@@ -29,9 +29,15 @@ class EngineConfig:
     block_size: int = 16
     num_blocks: int | None = None  # --num-gpu-blocks, --num-gpu-blocks-override
     memory: int | None = None  # total budget in bytes, weights included
+    gpu_memory_utilization: float | None = None  # share of the device's memory; default 0.9
+    gpu_memory_reserve_gb: float | None = None  # GiB of the device's free memory to leave
     enable_prefix_caching: bool = True
     scheduling_policy: str = "fcfs"  # fcfs | priority
-    pipeline_depth: int = 1  # steps in flight; 2 overlaps scheduling with an asynchronous backend
+    pipeline_depth: int | None = None  # steps in flight; default: see depth()
     threads: int | None = None  # of the CPU backend
     seed: int = 0  # base of the seeds of requests that set none
     max_logprobs: int = 20
+
+    def depth(self, device: str) -> int:
+        """Return the steps in flight: two where a device runs one while the host prepares the next."""
+        return self.pipeline_depth or (1 if device == "cpu" else 2)

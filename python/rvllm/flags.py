@@ -98,6 +98,13 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
     add("--device", choices=("cpu", "cuda"), help="where the model runs ({default})")
     add("--threads", type=positive, metavar="N", help="of the CPU backend (default: the processors it may use)")
     add("--memory", type=size_bytes, metavar="SIZE", help="budget for everything, such as 24GiB")
+    add(
+        "--gpu-memory-utilization",
+        type=float,
+        metavar="SHARE",
+        help="of the GPU's memory, for everything (default: 0.9)",
+    )
+    add("--gpu-memory-reserve-gb", type=float, metavar="GIB", help="of the GPU's free memory, to leave to others")
     add("--kv-cache-dtype", type=_dtype, metavar="TYPE", help="auto (as the weights), float32, float16, bfloat16")
     add("--block-size", type=positive, metavar="N", help="tokens of one KV block ({default})")
     add(
@@ -172,8 +179,6 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "--data-parallel-size": (("1",), "above 1 is not supported; run several servers"),
     "--quantization": ((), _LATER),
     "-q": ((), _LATER),
-    "--gpu-memory-utilization": ((), "needs --device cuda; on the CPU use --memory"),
-    "--gpu-memory-reserve-gb": ((), "needs --device cuda; on the CPU use --memory"),
     "--num-cpu-blocks": (("0",), _LATER),
     "--cpu-offload-gb": (("0",), "is not supported"),
     "--swap-space": (("0",), "is not supported: preempted sequences are computed again"),
@@ -225,8 +230,6 @@ def engine_config(args: argparse.Namespace) -> EngineConfig:
     model = args.model or args.model_flag
     if args.model and args.model_flag and args.model != args.model_flag:
         raise ConfigError(f"two models are given: {args.model} and --model {args.model_flag}")
-    if args.device == "cuda":
-        raise ConfigError("--device cuda is not supported yet")
     names: Sequence[str] = getattr(args, "served_model_name", None) or ()  # the server's flag
     if model is None:
         model = str(DEMO_MODEL)

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 _ITEM_BYTES = {"f32": 4, "f16": 2, "bf16": 2}
 GIB = 1 << 30
-_DEFAULT_SEQS = 64
-_DEFAULT_TOKENS = 512
+Row = tuple[str, int, str]  # purpose, bytes, remark
+_DEFAULT_STEP = {"cpu": (64, 512), "cuda": (256, 4096)}  # sequences, tokens
+_DEFAULT_UTILIZATION = 0.9  # share of a device's memory
 _USUAL_LEN = 1024  # tokens for which the default cache has room per running sequence
 _LONGEST_SEQS = 4  # sequences of the maximal length for which it has room
 _DEFAULT_CACHE_BYTES = 4 * GIB
@@ -69,9 +70,10 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class MemoryTable:
-    """Bytes by purpose, in order, each with a remark."""
+    """Bytes by purpose, in order, each with a remark; on a device of its own memory, those of the host beside them."""
 
-    rows: tuple[tuple[str, int, str], ...]
+    rows: tuple[Row, ...]
+    host: tuple[Row, ...] = ()
 
     @property
     def total(self) -> int:
@@ -81,11 +83,18 @@ class MemoryTable:
         return next(n_bytes for name, n_bytes, _ in self.rows if name == purpose)
 
     def text(self) -> str:
-        lines = [
-            f"  {name:<18}{n_bytes:>16,}{format_bytes(n_bytes):>13}  {remark}".rstrip()
-            for name, n_bytes, remark in (*self.rows, ("total", self.total, ""))
-        ]
-        return "\n".join([f"memory{'bytes':>30}", *lines])
+        title = "device memory" if self.host else "memory"
+        lines = [f"{title:<20}{'bytes':>16}", *_table_lines((*self.rows, ("total", self.total, "")))]
+        if self.host:
+            total = sum(n_bytes for _, n_bytes, _ in self.host)
+            lines += [f"{'host memory':<20}{'bytes':>16}", *_table_lines((*self.host, ("total", total, "")))]
+        return "\n".join(lines)
+
+
+def _table_lines(rows: tuple[Row, ...]) -> list[str]:
+    return [
+        f"  {name:<18}{n_bytes:>16,}{format_bytes(n_bytes):>13}  {remark}".rstrip() for name, n_bytes, remark in rows
+    ]
 
 
 def format_bytes(n_bytes: int) -> str:
@@ -112,7 +121,8 @@ def resolve(
     block_size = config.block_size
     if block_size < 1 or block_size & (block_size - 1):
         raise ConfigError(f"--block-size must be a power of two, not {block_size}")
-    max_num_seqs, max_num_batched_tokens, max_prefill_chunk, max_rows = _resolve_steps(config)
+    _check_budget_flags(config, device)
+    max_num_seqs, max_num_batched_tokens, max_prefill_chunk, max_rows = _resolve_steps(config, device)
     sizes = Sizes(
         dtype=dtype,
         kv_cache_dtype=kv_cache_dtype,
@@ -127,16 +137,32 @@ def resolve(
     block_bytes = sum(
         2 * g.n_layers * g.n_kv_heads * g.head_dim * block_size * _ITEM_BYTES[kv_cache_dtype] for g in plan.cache_groups
     )
-    process = ("process", process_bytes(), "Python and its libraries, as they are now")
-    fixed = MemoryTable((*_fixed_rows(config, plan, native, device, sizes), process))
+    fixed = _fixed_table(config, plan, native, device, sizes)
     num_blocks = _resolve_blocks(config, sizes, block_bytes, fixed, device)
-    sizes = _cap_model_len(config, replace(sizes, num_blocks=num_blocks), block_bytes)
+    sizes = _cap_model_len(config, replace(sizes, num_blocks=num_blocks), block_bytes, device)
     cache = ("KV cache", num_blocks * block_bytes, f"{num_blocks} blocks of {block_size} tokens, {kv_cache_dtype}")
-    weights, *others = _fixed_rows(config, plan, native, device, sizes)
-    return sizes, MemoryTable((weights, cache, *others, process))
+    fixed = _fixed_table(config, plan, native, device, sizes)
+    weights, *others = fixed.rows
+    return sizes, replace(fixed, rows=(weights, cache, *others))
 
 
-def _resolve_steps(config: EngineConfig) -> tuple[int, int, int, int]:
+def _check_budget_flags(config: EngineConfig, device: Device) -> None:
+    given = {
+        "--memory": config.memory,
+        "--gpu-memory-utilization": config.gpu_memory_utilization,
+        "--gpu-memory-reserve-gb": config.gpu_memory_reserve_gb,
+    }
+    flags = [flag for flag, value in given.items() if value is not None]
+    if len(flags) > 1:
+        raise ConfigError(f"{' and '.join(flags)} contradict each other: give one of them")
+    if flags and flags[0] != "--memory" and device.name == "cpu":
+        raise ConfigError(f"{flags[0]} needs --device cuda; on the CPU use --memory")
+    share = config.gpu_memory_utilization
+    if share is not None and not 0 < share <= 1:
+        raise ConfigError(f"--gpu-memory-utilization must be above 0 and at most 1, not {share:g}")
+
+
+def _resolve_steps(config: EngineConfig, device: Device) -> tuple[int, int, int, int]:
     """Resolve sequences, tokens, prefill chunk and rows of a step, in which every running sequence must fit."""
     tokens, seqs = config.max_num_batched_tokens, config.max_num_seqs
     for flag, value in (
@@ -146,10 +172,11 @@ def _resolve_steps(config: EngineConfig) -> tuple[int, int, int, int]:
     ):
         if value is not None and value < 1:
             raise ConfigError(f"{flag} must be at least 1, not {value}")
+    usual_seqs, usual_tokens = _DEFAULT_STEP[device.name]
     if seqs is None:
-        seqs = min(_DEFAULT_SEQS, tokens or _DEFAULT_SEQS)
+        seqs = min(usual_seqs, tokens or usual_seqs)
     if tokens is None:
-        tokens = max(_DEFAULT_TOKENS, seqs)
+        tokens = max(usual_tokens, seqs)
     if tokens < seqs:
         raise ConfigError(f"--max-num-batched-tokens {tokens} is below --max-num-seqs {seqs}: decodes would not fit")
     chunk = config.max_prefill_chunk or tokens
@@ -170,21 +197,33 @@ def _asked_model_len(config: EngineConfig, model: ModelConfig) -> int:
     return asked
 
 
-def _fixed_rows(
-    config: EngineConfig, plan: Plan, native: NativePlan, device: Device, sizes: Sizes
-) -> tuple[tuple[str, int, str], ...]:
-    """Everything that is allocated but the KV cache. A product works on a packed copy of its input."""
-    weights = sum(device.weight_bytes(w.format, w.dtype, w.n, w.k) for w in plan.weights())
+def _fixed_table(config: EngineConfig, plan: Plan, native: NativePlan, device: Device, sizes: Sizes) -> MemoryTable:
+    """Everything that is allocated but the KV cache, weights first."""
     limits = sizes.limits(len(plan.cache_groups))
+    groups = [(g.n_layers, g.n_kv_heads, g.head_dim) for g in plan.cache_groups]
     arena, _ = native.arena(limits)
-    n_inputs = config.pipeline_depth + 1
-    packed = 4 * limits.max_tokens * max(n.inputs[0].cols for n in plan.ops if n.op == "linear")
-    scratch = packed + device.sampler_bytes(plan.logits.cols)
-    return (
+    workspace = native.workspace_bytes(
+        device, limits, kv_dtype=sizes.kv_cache_dtype, groups=groups, block_size=sizes.block_size
+    )
+    sampler = device.sampler_bytes(limits, plan.logits.cols, config.max_logprobs, sizes.max_model_len)
+    process = ("process", process_bytes(), "Python and its libraries, as they are now")
+    weights = sum(device.weight_bytes(w.format, w.dtype, w.n, w.k) for w in plan.weights())
+    rows = (
         ("weights", weights, f"{len(plan.weights())} weights, {sizes.dtype}"),
         ("activations", arena, f"{limits.max_tokens} tokens, logits of {limits.max_rows} rows"),
-        ("scratch", scratch, f"products and sampling, {device.threads} threads"),
-        ("step inputs", n_inputs * limits.step_bytes(), f"{n_inputs} of {limits.max_table_entries} blocks"),
+        ("workspace", workspace, "products, attention and staging"),
+        ("sampler", sampler, f"{limits.max_seqs} sequences" if device.name != "cpu" else f"{device.threads} threads"),
+    )
+    depth = config.depth(device.name)
+    inputs = f"of {limits.max_table_entries} blocks"
+    if device.name == "cpu":
+        return MemoryTable(
+            (*rows, ("step inputs", (depth + 1) * limits.step_bytes(), f"{depth + 1} {inputs}"), process)
+        )
+    runtime = ("runtime", device.runtime_bytes(), "context, kernels, captured steps: an estimate")
+    return MemoryTable(
+        (*rows, ("step inputs", limits.step_bytes(), f"1 {inputs}"), runtime),
+        host=(("step inputs", depth * limits.step_bytes(), f"{depth} {inputs}"), process),
     )
 
 
@@ -204,9 +243,7 @@ def _blocks(n_tokens: int, block_size: int) -> int:
 def _resolve_blocks(config: EngineConfig, sizes: Sizes, block_bytes: int, fixed: MemoryTable, device: Device) -> int:
     """Return the number of KV blocks: as asked, what the budget leaves, or a default from the machine's memory."""
     used, weights = fixed.total, fixed.bytes_of("weights")
-    free = device.memory_available() + fixed.bytes_of("process")
-    budget = free if config.memory is None else config.memory
-    source = "are available" if config.memory is None else "are allowed by --memory"
+    budget, source = _budget(config, fixed, device)
     if used + block_bytes > budget:
         raise CapacityError(
             f"the model needs {format_bytes(used)} without its KV cache ({format_bytes(weights)} of weights), but"
@@ -223,16 +260,36 @@ def _resolve_blocks(config: EngineConfig, sizes: Sizes, block_bytes: int, fixed:
                 f" {source}: at most {fits} blocks fit"
             )
         return config.num_blocks
-    if config.memory is not None:
+    if config.memory is not None or device.name != "cpu":
         return min((budget - used) // block_bytes, _MAX_BLOCKS)
     longest = _blocks(sizes.max_model_len, sizes.block_size)
     usual = _blocks(min(sizes.max_model_len, _USUAL_LEN), sizes.block_size)
     wanted = max(_LONGEST_SEQS * longest, sizes.max_num_seqs * usual)
-    allowed = min(_DEFAULT_CACHE_BYTES, int(_DEFAULT_CACHE_SHARE * (free - used))) // block_bytes
+    allowed = min(_DEFAULT_CACHE_BYTES, int(_DEFAULT_CACHE_SHARE * (budget - used))) // block_bytes
     return max(1, min(wanted, allowed))
 
 
-def _cap_model_len(config: EngineConfig, sizes: Sizes, block_bytes: int) -> Sizes:
+def _budget(config: EngineConfig, fixed: MemoryTable, device: Device) -> tuple[int, str]:
+    """Return the bytes that everything may take, and where that comes from, for an error."""
+    if device.name == "cpu":
+        free = device.memory_available() + fixed.bytes_of("process")
+    else:  # the context exists already
+        free = device.memory_available() + device.runtime_bytes()
+    if config.memory is not None:
+        return config.memory, "are allowed by --memory"
+    if config.gpu_memory_reserve_gb is not None:
+        reserved = int(config.gpu_memory_reserve_gb * GIB)
+        return free - reserved, f"are left by --gpu-memory-reserve-gb {config.gpu_memory_reserve_gb:g}"
+    if device.name == "cpu":
+        return free, "are available"
+    share = config.gpu_memory_utilization
+    allowed = int(device.memory_total() * (_DEFAULT_UTILIZATION if share is None else share))
+    if allowed > free:
+        return free, "are available"
+    return allowed, f"are allowed by --gpu-memory-utilization {_DEFAULT_UTILIZATION if share is None else share:g}"
+
+
+def _cap_model_len(config: EngineConfig, sizes: Sizes, block_bytes: int, device: Device) -> Sizes:
     """Cap an unset maximal length to what the cache holds; refuse one that was asked for."""
     longest, room = sizes.max_model_len, sizes.num_blocks * sizes.block_size
     if room >= longest:
@@ -241,17 +298,25 @@ def _cap_model_len(config: EngineConfig, sizes: Sizes, block_bytes: int) -> Size
         need = _blocks(longest, sizes.block_size)
         raise CapacityError(
             f"--max-model-len {longest} needs {need} blocks ({format_bytes(need * block_bytes)}) of KV cache, but there"
-            f" are {sizes.num_blocks}: {_more_blocks(config)} or ask for at most {room} tokens"
+            f" are {sizes.num_blocks}: {_more_blocks(config, device)} or ask for at most {room} tokens"
         )
     note = f"max-model-len is {room}, not the model's {longest}: that is what the KV cache holds"
     return replace(sizes, max_model_len=room, notes=(note,))
 
 
 def _more_memory(config: EngineConfig) -> str:
-    return "free some memory" if config.memory is None else "raise --memory"
+    if config.memory is not None:
+        return "raise --memory"
+    if config.gpu_memory_utilization is not None:
+        return "raise --gpu-memory-utilization"
+    if config.gpu_memory_reserve_gb is not None:
+        return "lower --gpu-memory-reserve-gb"
+    return "free some memory"
 
 
-def _more_blocks(config: EngineConfig) -> str:
+def _more_blocks(config: EngineConfig, device: Device) -> str:
     if config.num_blocks is not None:
         return "raise --num-blocks"
-    return "raise --memory" if config.memory is not None else "set --num-blocks or --memory"
+    if config.memory is None and device.name == "cpu":
+        return "set --num-blocks or --memory"
+    return _more_memory(config)

@@ -96,7 +96,7 @@ def test_flags_that_are_not_supported_are_refused_by_name(flag, capsys):
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        (["serve", "--device", "cuda"], "--device cuda is not supported yet"),
+        (["serve", "--gpu-memory-utilization", "0.5"], "--gpu-memory-utilization needs --device cuda"),
         (["serve", "a", "--model", "b"], "two models are given"),
         (["plan"], "plan needs a MODEL"),
         (["benchmark", "--n", "1,x"], "--n '1,x' is not a list"),
