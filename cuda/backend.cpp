@@ -27,6 +27,7 @@ struct Cuda {
     std::vector<std::unique_ptr<Prepared>> prepared;
     cudaEvent_t done[kTickets] = {};
     uint64_t n_submitted = 0;
+    size_t plan_memory = 0;  // of a GPU that is not here
 };
 
 Cuda& self(Backend* b) {
@@ -54,12 +55,24 @@ Kernel find(Backend* b, const KernelKey* key) {
     return kFind[static_cast<int>(key->op)](*key);
 }
 
-size_t memory_total(Backend*) {
+void describe(Backend* b, const KernelKey* key, int32_t rows, char* text, size_t size) {
+    if (size == 0) return;
+    text[0] = 0;
+    if (key->op != Op::linear) return;
+    const Context& c = self(b).context;
+    const LinearShape shape{rows, static_cast<int32_t>(key->n), static_cast<int32_t>(key->k), key->weight,
+                            c.batch_invariant};
+    describe_linear(choose_linear(c.device, shape), text, size);
+}
+
+size_t memory_total(Backend* b) {
+    if (self(b).plan_memory) return self(b).plan_memory;
     size_t available = 0, total = 0;
     return cudaMemGetInfo(&available, &total) == cudaSuccess ? total : 0;
 }
 
-size_t memory_available(Backend*) {
+size_t memory_available(Backend* b) {
+    if (const size_t planned = self(b).plan_memory) return planned - std::min(planned, kRuntimeBytes);
     size_t available = 0, total = 0;
     return cudaMemGetInfo(&available, &total) == cudaSuccess ? available : 0;
 }
@@ -245,36 +258,70 @@ bool unusable(int device, cudaDeviceProp* properties, char* error, int error_siz
     return true;
 }
 
+// Multiprocessors and shared memory of a block for the common GPU of an architecture: enough to plan for it.
+bool planned_device(int arch, Context* context) {
+    constexpr struct {
+        int arch, n_sms, smem_kb;
+    } known[] = {{75, 40, 64},   {80, 108, 163},  {86, 84, 99},  {89, 128, 99},
+                 {90, 132, 227}, {100, 148, 227}, {120, 170, 99}};
+    for (const auto& k : known) {
+        if (k.arch != arch) continue;
+        context->device = {k.arch, k.n_sms};
+        context->max_smem_bytes = k.smem_kb * 1024;
+        return true;
+    }
+    return false;
+}
+
+// Takes the device into use; the first error.
+cudaError_t open_device(Cuda& c, int device) {
+    const size_t workspace_bytes = linear_workspace_bytes(c.context.device);
+    cudaError_t e = cudaSetDevice(device);
+    if (e == cudaSuccess) e = cudaStreamCreateWithFlags(&c.context.stream, cudaStreamNonBlocking);
+    if (e == cudaSuccess) e = cudaMalloc(&c.context.linear_workspace, workspace_bytes);
+    if (e == cudaSuccess) e = cudaMemset(c.context.linear_workspace, 0, workspace_bytes);
+    for (cudaEvent_t& event : c.done) {
+        if (e == cudaSuccess) e = cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
+    }
+    return e;
+}
+
 }  // namespace
 }  // namespace rvllm::cuda
 
-extern "C" __attribute__((visibility("default"))) rvllm::Backend* rvllm_cuda_backend_create(int device,
-                                                                                            char* error,
-                                                                                            int error_size) {
+extern "C" __attribute__((visibility("default"))) rvllm::Backend* rvllm_cuda_backend_create(
+    const rvllm::BackendOptions* options, char* error, int error_size) {
     using namespace rvllm::cuda;
-    cudaDeviceProp properties;
-    if (unusable(device, &properties, error, error_size)) return nullptr;
     auto c = std::make_unique<Cuda>();
     rvllm::Backend& b = c->backend;
-    c->context.device = {properties.major * 10 + properties.minor, properties.multiProcessorCount};
-    c->context.max_smem_bytes = static_cast<int>(properties.sharedMemPerBlockOptin);
-    const size_t workspace_bytes = linear_workspace_bytes(c->context.device);
-    cudaError_t e = cudaSetDevice(device);
-    if (e == cudaSuccess) e = cudaStreamCreateWithFlags(&c->context.stream, cudaStreamNonBlocking);
-    if (e == cudaSuccess) e = cudaMalloc(&c->context.linear_workspace, workspace_bytes);
-    if (e == cudaSuccess) e = cudaMemset(c->context.linear_workspace, 0, workspace_bytes);
-    for (cudaEvent_t& event : c->done) {
-        if (e == cudaSuccess) e = cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
-    }
-    if (e != cudaSuccess) {
-        std::snprintf(error, error_size, "CUDA device %d (%s) cannot be used: %s", device, properties.name,
-                      cudaGetErrorString(e));
-        return nullptr;
+    c->context.batch_invariant = options->batch_invariant;
+    if (options->plan_arch) {
+        if (!planned_device(options->plan_arch, &c->context)) {
+            std::snprintf(error, error_size, "there are no kernels for sm_%d", options->plan_arch);
+            return nullptr;
+        }
+        c->plan_memory = options->plan_memory;
+        std::snprintf(b.description, sizeof b.description, "sm_%d, planned for", options->plan_arch);
+    } else {
+        constexpr int device = 0;
+        cudaDeviceProp properties;
+        if (unusable(device, &properties, error, error_size)) return nullptr;
+        c->context.device = {properties.major * 10 + properties.minor, properties.multiProcessorCount};
+        c->context.max_smem_bytes = static_cast<int>(properties.sharedMemPerBlockOptin);
+        std::snprintf(b.description, sizeof b.description, "%.80s, sm_%d, %d multiprocessors",
+                      properties.name, c->context.device.arch, c->context.device.n_sms);
+        const cudaError_t e = open_device(*c, device);
+        if (e != cudaSuccess) {
+            std::snprintf(error, error_size, "CUDA device %d (%s) cannot be used: %s", device,
+                          properties.name, cudaGetErrorString(e));
+            return nullptr;
+        }
     }
     b.name = "cuda";
     b.self = c.get();
     b.device = &c->context;
     b.find = find;
+    b.describe = describe;
     b.alloc = alloc;
     b.free = free_memory;
     b.memory_total = memory_total;

@@ -12,6 +12,7 @@ struct Context {
     Device device;
     int max_smem_bytes = 0;  // of one block
     cudaStream_t stream = nullptr;
+    bool batch_invariant = false;
     bool pdl = true;  // kernels may start before their predecessor has ended (device/pdl.cuh)
     void* linear_workspace = nullptr;
     AttentionWork attention[kMaxCacheGroups];

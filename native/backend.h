@@ -26,6 +26,15 @@ struct Kernel {
     const char* name = "";  // as printed by `rvllm plan`
 };
 
+// How a backend is made.
+struct BackendOptions {
+    int32_t n_threads = 0;         // of the CPU; 0: from the affinity mask and the cgroup quota
+    bool batch_invariant = false;  // a row's bits never depend on its batch, whatever that costs
+    // CUDA: plan for a GPU that is not here. The backend then answers find() and the *_bytes(), no more.
+    int32_t plan_arch = 0;     // 90 for sm_90; 0: the GPU that is here
+    uint64_t plan_memory = 0;  // its bytes
+};
+
 // Capacities of the sampler of a bound plan.
 struct SamplerLimits {
     int32_t max_slots = 0;  // running sequences
@@ -36,12 +45,15 @@ struct SamplerLimits {
 };
 
 struct Backend {
-    const char* name;  // "cpu", "cuda"
+    const char* name;       // "cpu", "cuda"
+    char description[128];  // the hardware, in words
     void* self;
     void* device;  // handed to kernels as RunContext::device
     char error[512];
 
     Kernel (*find)(Backend*, const KernelKey*);
+    // Writes how that kernel runs `rows` rows, where that varies; else nothing.
+    void (*describe)(Backend*, const KernelKey*, int32_t rows, char* text, size_t size);
 
     // Memory of the backend. Zeroed. alloc() returns nullptr and sets error when it does not fit.
     void* (*alloc)(Backend*, size_t bytes);
@@ -115,7 +127,7 @@ struct Backend {
     void (*retire)(Backend*, const StepInput* step);
 };
 
-// The CPU backend: always there. n_threads <= 0: from the affinity mask and the cgroup quota.
-Backend* cpu_backend_create(int n_threads);
+// The CPU backend: always there.
+Backend* cpu_backend_create(const BackendOptions& options);
 
 }  // namespace rvllm

@@ -291,6 +291,13 @@ cdef extern from "backend.h" namespace "rvllm" nogil:
         KernelFn fn
         const char* name
 
+    cdef cppclass BackendOptions:
+        BackendOptions()
+        int32_t n_threads
+        cbool batch_invariant
+        int32_t plan_arch
+        uint64_t plan_memory
+
     cdef cppclass SamplerLimits:
         SamplerLimits()
         int32_t max_slots
@@ -304,7 +311,9 @@ cdef extern from "backend.h" namespace "rvllm" nogil:
         void* self
         void* device
         char* error
+        const char* description
         Kernel (*find)(Backend*, const KernelKey*) noexcept
+        void (*describe)(Backend*, const KernelKey*, int32_t, char*, size_t) noexcept
         void* (*alloc)(Backend*, size_t) noexcept
         void (*free)(Backend*, void*, size_t) noexcept
         size_t (*memory_total)(Backend*) noexcept
@@ -335,7 +344,7 @@ cdef extern from "backend.h" namespace "rvllm" nogil:
 
 
 cdef extern from "device_library.h" namespace "rvllm" nogil:
-    Backend* backend_create(const char* name, int n_threads, char* error, int error_size)
+    Backend* backend_create(const char* name, const BackendOptions& options, char* error, int error_size)
 
 
 cdef extern from "mailbox.h" namespace "rvllm" nogil:

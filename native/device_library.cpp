@@ -13,7 +13,7 @@
 namespace rvllm {
 namespace {
 
-using CreateFn = Backend* (*)(int device, char* error, int error_size);
+using CreateFn = Backend* (*)(const BackendOptions* options, char* error, int error_size);
 
 std::string library_path() {
     Dl_info self;
@@ -23,7 +23,7 @@ std::string library_path() {
     return (slash == std::string::npos ? "" : path.substr(0, slash + 1)) + "librvllm_cuda.so";
 }
 
-Backend* cuda_backend_create(char* error, int error_size) {
+Backend* cuda_backend_create(const BackendOptions& options, char* error, int error_size) {
     void* library = dlopen(library_path().c_str(), RTLD_NOW | RTLD_LOCAL);
     if (library == nullptr) {
         std::snprintf(error, error_size, "this build has no CUDA backend (%s)", dlerror());
@@ -34,14 +34,14 @@ Backend* cuda_backend_create(char* error, int error_size) {
         std::snprintf(error, error_size, "librvllm_cuda.so does not fit this build (%s)", dlerror());
         return nullptr;
     }
-    return create(0, error, error_size);  // never closed: kernels stay registered with the driver
+    return create(&options, error, error_size);  // never closed: kernels stay registered with the driver
 }
 
 }  // namespace
 
-Backend* backend_create(const char* name, int n_threads, char* error, int error_size) {
-    if (std::strcmp(name, "cpu") == 0) return cpu_backend_create(n_threads);
-    if (std::strcmp(name, "cuda") == 0) return cuda_backend_create(error, error_size);
+Backend* backend_create(const char* name, const BackendOptions& options, char* error, int error_size) {
+    if (std::strcmp(name, "cpu") == 0) return cpu_backend_create(options);
+    if (std::strcmp(name, "cuda") == 0) return cuda_backend_create(options, error, error_size);
     std::snprintf(error, error_size, "there is no backend '%s': cpu and cuda are", name);
     return nullptr;
 }

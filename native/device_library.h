@@ -5,8 +5,7 @@
 
 namespace rvllm {
 
-// "cpu" or "cuda"; n_threads is for the CPU. nullptr: there is none, and `error` has a sentence saying
-// why. Ended by its destroy().
-Backend* backend_create(const char* name, int n_threads, char* error, int error_size);
+// "cpu" or "cuda". nullptr: there is none, and `error` has a sentence saying why. Ended by its destroy().
+Backend* backend_create(const char* name, const BackendOptions& options, char* error, int error_size);
 
 }  // namespace rvllm

@@ -11,7 +11,9 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from rvllm._native.core cimport (
     Backend, BlockCopy, DType, Kernel, KernelKey, KvCacheView, Op, OpCall, OpInfo, Operand, StepInput, Sym,
-    StepLimits, Weight, WeightFormat, backend_create, kMaxCacheGroups, op_info, step_input_bytes, step_input_layout)
+    StepLimits, Weight, WeightFormat, BackendOptions, backend_create, kMaxCacheGroups, op_info, step_input_bytes,
+    step_input_layout,
+)
 
 import numpy as np
 
@@ -265,7 +267,9 @@ cdef class Ops:
 
     def __cinit__(self, int n_threads=0, str backend="cpu"):
         cdef char[512] error
-        self.backend = backend_create(backend.encode(), n_threads, error, sizeof(error))
+        cdef BackendOptions options
+        options.n_threads = n_threads
+        self.backend = backend_create(backend.encode(), options, error, sizeof(error))
         if self.backend == NULL:
             raise ValueError((<const char*>error).decode())
         self.on_host = backend == "cpu"

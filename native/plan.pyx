@@ -7,8 +7,8 @@ cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from rvllm._native.core cimport (
-    Attrs, Backend, DType, Kernel, KernelKey, KvCacheView, Op, OpCall, OpInfo, SamplerLimits, StepInput, StepLimits, Sym,
-    Weight, WeightFormat, backend_create, dtype_bytes, op_info, step_input_bytes, step_input_layout,
+    Attrs, Backend, BackendOptions, DType, Kernel, KernelKey, KvCacheView, Op, OpCall, OpInfo, SamplerLimits, StepInput,
+    StepLimits, Sym, Weight, WeightFormat, backend_create, dtype_bytes, op_info, step_input_bytes, step_input_layout,
 )
 
 cdef extern from "cpu/pool.h" namespace "rvllm" nogil:
@@ -21,14 +21,6 @@ cdef extern from "simd/scratch.h" namespace "rvllm" nogil:
     cdef cppclass Scratch:
         @staticmethod
         size_t bytes_for(int64_t n)
-
-
-cdef extern from "cpu/isa.h" namespace "rvllm" nogil:
-    cdef enum class Isa(uint8_t):
-        generic
-
-    Isa isa()
-    const char* isa_name(Isa)
 
 
 DTYPES = ("f32", "f16", "bf16", "i32")
@@ -80,11 +72,21 @@ cdef Weight weight_of(str format, str dtype, int64_t n, int64_t k) except *:
 
 
 cdef class Device:
-    """A backend, by name; `threads` of the CPU: None uses all this process may use."""
+    """A backend, by name; `threads` of the CPU: None uses all this process may use.
 
-    def __cinit__(self, str name="cpu", threads=None):
+    `plan_arch` (90 for sm_90) and `plan_memory` (bytes) describe a GPU that is not here: such a device can be planned
+    for, and nothing else. Raises ValueError with the reason when there is no such device.
+    """
+
+    def __cinit__(self, str name="cpu", threads=None, *, bint batch_invariant=False, int plan_arch=0,
+                  uint64_t plan_memory=0):
         cdef char[512] error
-        self.ptr = backend_create(name.encode(), threads or 0, error, sizeof(error))
+        cdef BackendOptions options
+        options.n_threads = threads or 0
+        options.batch_invariant = batch_invariant
+        options.plan_arch = plan_arch
+        options.plan_memory = plan_memory
+        self.ptr = backend_create(name.encode(), options, error, sizeof(error))
         if self.ptr == NULL:
             raise ValueError((<const char*>error).decode())
 
@@ -95,6 +97,11 @@ cdef class Device:
     @property
     def name(self) -> str:
         return self.ptr.name.decode()
+
+    @property
+    def description(self) -> str:
+        """Return the hardware in words."""
+        return (<const char*>self.ptr.description).decode()
 
     @property
     def threads(self) -> int:
@@ -111,10 +118,6 @@ cdef class Device:
     def activation_dtype(self, str weights) -> str:
         """Return the type of the activations of a model whose matrices are stored as `weights`."""
         return DTYPES[<int>self.ptr.activation_dtype(self.ptr, dtype_of(weights))]
-
-    @property
-    def instruction_set(self) -> str:
-        return isa_name(isa()).decode()
 
     def kernel(self, str op, str activation, str weight, attrs) -> str | None:
         """Return the name of the kernel of `op` for these types (`weight` of the KV cache too); None: there is none."""
@@ -251,6 +254,22 @@ cdef class NativePlan:
             kernel = device.ptr.find(device.ptr, &key)
             names.append(kernel.name.decode() if kernel.fn != NULL else None)
         return names
+
+    def variants(self, Device device, str kv_dtype, rows) -> list[tuple[int, list[str]]]:
+        """Return (index of the op, how it runs each number of `rows`) for the ops whose kernel has several ways."""
+        cdef KernelKey key
+        cdef char[128] text
+        cdef size_t i
+        out = []
+        for i in range(self.c.ops.size()):
+            key = kernel_key(self.c, self.c.ops[i], dtype_of(kv_dtype))
+            ways = []
+            for n in rows:
+                device.ptr.describe(device.ptr, &key, n, text, sizeof(text))
+                ways.append((<const char*>text).decode())
+            if any(ways):
+                out.append((i, ways))
+        return out
 
 
 cdef View view_of(tensor, dict index) except *:

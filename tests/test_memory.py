@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -12,7 +13,8 @@ from rvllm._native.plan import Device, NativePlan
 from rvllm.config import read_model_config
 from rvllm.engine_config import EngineConfig
 from rvllm.errors import CapacityError, ConfigError
-from rvllm.memory import format_bytes, process_bytes, resolve
+from rvllm.loader import plan_text
+from rvllm.memory import GIB, format_bytes, process_bytes, resolve
 from rvllm.plan.fusion import fuse
 from rvllm.plan.graph import trace
 
@@ -115,6 +117,31 @@ def test_allocation_keeps_to_the_table(planned):
     assert taken["kv_cache"] == table.bytes_of("KV cache")
     assert taken["activations"] == table.bytes_of("activations")
     assert 2 * taken["step_input"] == table.bytes_of("step inputs")
+
+
+def test_a_gpu_that_is_not_here_can_be_planned_for(tmp_path):
+    config = EngineConfig(model=tiny.write_config(tmp_path, BIG), device="cuda")
+    try:
+        text = plan_text(config, gpu_memory=8 << 30, gpu_arch=90)
+    except ConfigError as e:
+        pytest.skip(str(e))
+    assert "device cuda (sm_90, planned for)" in text
+    total = re.search(r"(?m)^  total +([0-9,]+)", text[text.index("device memory") :])
+    assert 0.89 < int(total[1].replace(",", "")) / (8 << 30) <= 0.9
+    assert re.search(r"(?m)^2048 +\[768, 2048\] +linear_", text)
+    less = plan_text(replace(config, gpu_memory_utilization=0.5), gpu_memory=8 << 30)
+    assert int(re.search(r"num-blocks +(\d+)", less)[1]) < int(re.search(r"num-blocks +(\d+)", text)[1])
+    with pytest.raises(CapacityError, match=r"are left by --gpu-memory-reserve-gb 7.5: lower --gpu-memory-reserve-gb"):
+        plan_text(replace(config, gpu_memory_reserve_gb=7.5), gpu_memory=8 << 30)
+    with pytest.raises(ConfigError, match="contradict each other"):
+        plan_text(replace(config, gpu_memory_reserve_gb=1, memory=GIB), gpu_memory=8 << 30)
+
+
+def test_gpu_flags_are_refused_on_the_cpu(planned, tmp_path):
+    with pytest.raises(ConfigError, match="--gpu-memory-utilization needs --device cuda"):
+        planned(gpu_memory_utilization=0.5)
+    with pytest.raises(ConfigError, match="--gpu-memory needs --device cuda"):
+        plan_text(EngineConfig(model=tiny.write_config(tmp_path, BIG)), gpu_memory=8 << 30)
 
 
 def test_format_bytes():

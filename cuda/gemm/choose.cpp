@@ -6,6 +6,7 @@
 #include "gemm/choose.h"
 
 #include <algorithm>
+#include <cstdio>
 
 #include "gemm/layout.h"
 
@@ -95,6 +96,18 @@ const char* kernel_name(LinearKernel kernel) {
         case LinearKernel::tile: return "linear_tile";
         default: return "";
     }
+}
+
+void describe_linear(const LinearDesc& d, char* text, size_t size) {
+    int n = std::snprintf(text, size, "%s", kernel_name(d.kernel));
+    const auto add = [&](const char* format, int value) {
+        if (value && n >= 0 && static_cast<size_t>(n) < size)
+            n += std::snprintf(text + n, size - n, format, value);
+    };
+    add(" x%d tokens", d.tokens);
+    add(", %d stages", d.n_stages);
+    add(", K in %d", d.split > 1 ? d.split : 0);
+    add(", %d CTAs", d.n_ctas);
 }
 
 }  // namespace rvllm::cuda

@@ -1,5 +1,6 @@
 // Which linear kernel runs, as a pure function of device, shape and types (no CUDA headers).
 #pragma once
+#include <cstddef>
 #include <cstdint>
 
 #include "tensor.h"
@@ -44,5 +45,6 @@ LinearDesc choose_linear(const Device& device, const LinearShape& shape);
 
 // As `rvllm plan` prints it.
 const char* kernel_name(LinearKernel kernel);
+void describe_linear(const LinearDesc& desc, char* text, size_t size);
 
 }  // namespace rvllm::cuda

@@ -24,7 +24,7 @@ void run(const OpCall& call, const RunContext& ctx) {
     args.k = static_cast<int32_t>(w.k);
     args.out = y.dtype;
     if (args.m == 0) return;
-    const LinearDesc desc = choose_linear(c.device, {args.m, args.n, args.k, w.dtype});
+    const LinearDesc desc = choose_linear(c.device, {args.m, args.n, args.k, w.dtype, c.batch_invariant});
     note_error(c, call, launch_linear(desc, args, c.linear_workspace, c.stream, c.pdl));
 }
 

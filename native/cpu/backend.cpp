@@ -33,6 +33,10 @@ Kernel find(Backend*, const KernelKey* key) {
     return kFind[static_cast<int>(key->op)](*key);
 }
 
+void describe(Backend*, const KernelKey*, int32_t, char* text, size_t size) {
+    if (size > 0) text[0] = 0;
+}
+
 void* alloc(Backend* b, size_t bytes) {
     const size_t available = host_memory_available();
     void* p = bytes <= available ? host_alloc(bytes) : nullptr;
@@ -171,11 +175,14 @@ void destroy(Backend* b) {
 
 }  // namespace
 
-Backend* cpu_backend_create(int n_threads) {
+Backend* cpu_backend_create(const BackendOptions& options) {
     auto* b = new Backend{};
     b->name = "cpu";
-    b->device = pool_create(n_threads);
+    b->device = pool_create(options.n_threads);
+    std::snprintf(b->description, sizeof b->description, "%s, %d threads", isa_name(isa()),
+                  pool_threads(pool_of(b)));
     b->find = find;
+    b->describe = describe;
     b->alloc = alloc;
     b->free = free_memory;
     b->memory_total = memory_total;

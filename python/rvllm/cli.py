@@ -92,11 +92,24 @@ def _parser() -> argparse.ArgumentParser:
         "show a model's ops, kernels and memory without loading it",
         "Show the ops, kernels and memory of MODEL without loading its weights: its config.json is enough.",
     )
+    group = sub.add_argument_group("a GPU that is not here")
+    group.add_argument("--gpu-memory", type=flags.size_bytes, metavar="SIZE", help="plan for this much, such as 24GiB")
+    group.add_argument(
+        "--gpu-arch", type=_compute_capability, default=90, metavar="CC", help="such as 8.9 (default: 9.0)"
+    )
     flags.add_engine_flags(sub)
     flags.add_refused_flags(sub)
 
     verb("info", _info, "", "show this machine, the backends and their ops")
     return parser
+
+
+def _compute_capability(text: str) -> int:
+    """Argparse type: 9.0, 90 or sm_90."""
+    digits = text.removeprefix("sm_").replace(".", "").rstrip("a")
+    if not digits.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a compute capability such as 8.9")
+    return int(digits)
 
 
 def _serve(args: argparse.Namespace) -> int:
@@ -176,7 +189,7 @@ def _plan(args: argparse.Namespace) -> int:
 
     from rvllm.loader import plan_text
 
-    print(plan_text(config))
+    print(plan_text(config, args.gpu_memory, args.gpu_arch))
     return 0
 
 

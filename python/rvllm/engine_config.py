@@ -35,6 +35,7 @@ class EngineConfig:
     scheduling_policy: str = "fcfs"  # fcfs | priority
     pipeline_depth: int | None = None  # steps in flight; default: see depth()
     threads: int | None = None  # of the CPU backend
+    batch_invariant: bool = False  # equal bits of a sequence in any batch; always so on the CPU
     seed: int = 0  # base of the seeds of requests that set none
     max_logprobs: int = 20
 

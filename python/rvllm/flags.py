@@ -97,6 +97,11 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
     add = _adder(parser, "machine and memory", EngineConfig)
     add("--device", choices=("cpu", "cuda"), help="where the model runs ({default})")
     add("--threads", type=positive, metavar="N", help="of the CPU backend (default: the processors it may use)")
+    add(
+        "--batch-invariant",
+        action="store_true",
+        help="give a request the same tokens in any batch (always so on the CPU)",
+    )
     add("--memory", type=size_bytes, metavar="SIZE", help="budget for everything, such as 24GiB")
     add(
         "--gpu-memory-utilization",
@@ -182,7 +187,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "--num-cpu-blocks": (("0",), _LATER),
     "--cpu-offload-gb": (("0",), "is not supported"),
     "--swap-space": (("0",), "is not supported: preempted sequences are computed again"),
-    "--gemm-strategy": ((), "needs --device cuda"),
+    "--gemm-strategy": (("cutlass",), "is not supported: weights lie in one layout, which only rvllm's kernels read"),
     "--target-itl-ms": ((), _LATER),
     "--enable-auto-tool-choice": ((), _LATER),
     "--tool-call-parser": ((), _LATER),

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("rvllm")
 
 _DTYPES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
+_SHOWN_ROWS = (1, 16, 64, 256, 2048)
 _STORED = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
 
 
@@ -60,17 +61,32 @@ class PlannedModel:
         """Return the plan, the sizes and the memory table."""
         lines = plan_lines(self.plan, self.kernels, self.device)
         head = f"{self.model.architecture}, {len(self.plan.ops)} ops, device {self.device.name}"
-        return "\n".join([head, "", *lines, "", self.sizes.text(), "", self.memory.text(), ""])
+        if self.device.name != "cpu":  # of the CPU, the golden texts are for every machine
+            head += f" ({self.device.description})"
+        return "\n".join([head, "", *lines, "", *self._variants(), self.sizes.text(), "", self.memory.text(), ""])
+
+    def _variants(self) -> list[str]:
+        """Return how kernels that have several ways run some numbers of rows, equal ones once."""
+        found = self.native.variants(self.device, self.sizes.kv_cache_dtype, _SHOWN_ROWS)
+        ways = {(self.plan.ops[i].weights[0].n, self.plan.ops[i].weights[0].k, tuple(w)) for i, w in found}
+        if not ways:
+            return []
+        lines = [f"{'rows':<8}{'weight':<16}kernel"]
+        for n, k, texts in sorted(ways):
+            lines += [f"{r:<8}{f'[{n}, {k}]':<16}{t}" for r, t in zip(_SHOWN_ROWS, texts, strict=True)]
+        return [*lines, ""]
 
 
-def plan_model(config: EngineConfig, model: ModelConfig, tensors: dict[str, StoredTensor]) -> PlannedModel:
-    """Trace and fuse the model, choose kernels, resolve sizes. `tensors` may be empty: no weights are read."""
+def plan_model(
+    config: EngineConfig, model: ModelConfig, tensors: dict[str, StoredTensor], device: Device | None = None
+) -> PlannedModel:
+    """Trace and fuse the model, choose kernels, resolve sizes. `tensors` may be empty: no weights are read.
+
+    `device` may be one that can only be planned for; default: the one that `config` names.
+    """
     if config.threads is not None and config.threads < 1:
         raise ConfigError(f"--threads must be at least 1, not {config.threads}")
-    try:
-        device = Device(config.device, config.threads)
-    except ValueError as e:
-        raise ConfigError(f"--device {config.device} is not available: {e}") from None
+    device = device or _device(config)
     dtype = _weight_dtype(config.dtype, model, tensors)
     kv_cache_dtype = _flag_dtype("--kv-cache-dtype", config.kv_cache_dtype) or dtype
     plan = fuse(trace(model, dtype, device.activation_dtype(dtype)))
@@ -80,9 +96,24 @@ def plan_model(config: EngineConfig, model: ModelConfig, tensors: dict[str, Stor
     return PlannedModel(model, plan, native, device, kernels, sizes, memory)
 
 
-def plan_text(config: EngineConfig) -> str:
-    """Return what `rvllm plan` prints: a directory with only config.json is enough."""
-    return plan_model(config, read_model_config(config.model), {}).text()
+def plan_text(config: EngineConfig, gpu_memory: int | None = None, gpu_arch: int = 90) -> str:
+    """Return what `rvllm plan` prints: a directory with only config.json is enough.
+
+    `gpu_memory` in bytes: plan for a GPU that is not here, of compute capability `gpu_arch` (90 for sm_90).
+    """
+    device = None
+    if gpu_memory is not None:
+        if config.device != "cuda":
+            raise ConfigError("--gpu-memory needs --device cuda")
+        device = _device(config, plan_arch=gpu_arch, plan_memory=gpu_memory)
+    return plan_model(config, read_model_config(config.model), {}, device).text()
+
+
+def _device(config: EngineConfig, **planned: int) -> Device:
+    try:
+        return Device(config.device, config.threads, batch_invariant=config.batch_invariant, **planned)
+    except ValueError as e:
+        raise ConfigError(f"--device {config.device} is not available: {e}") from None
 
 
 def load(config: EngineConfig, progress: Progress | None = None, model: ModelConfig | None = None) -> LoadedModel:
