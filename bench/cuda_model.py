@@ -8,7 +8,7 @@ steps are captured graphs. Memory is what `rvllm plan` counts.
 
 from __future__ import annotations
 
-import json
+import shutil
 import sys
 import tempfile
 import time
@@ -18,21 +18,8 @@ import numpy as np
 
 from rvllm.engine_config import EngineConfig
 from rvllm.loader import load
+from shapes import write_model
 
-QWEN_7B = {
-    "architectures": ["Qwen2ForCausalLM"],
-    "hidden_size": 3584,
-    "intermediate_size": 18944,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 28,
-    "num_key_value_heads": 4,
-    "vocab_size": 152064,
-    "max_position_embeddings": 32768,
-    "rms_norm_eps": 1e-6,
-    "rope_theta": 1e6,
-    "use_sliding_window": False,
-    "dtype": "bfloat16",
-}
 DECODE = [(1, 160), (4, 160), (16, 160), (32, 160), (64, 160), (128, 160), (256, 160), (64, 1024), (1, 32000)]
 PREFILL = [(1, 128), (1, 512), (1, 2048), (8, 2048)]
 
@@ -56,8 +43,10 @@ def step(n_seqs: int, n_keys: int, n_new: int, n_blocks: int, vocab_size: int) -
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
-        config = json.loads(Path(sys.argv[1]).read_text()) if len(sys.argv) > 1 else QWEN_7B
-        (Path(directory) / "config.json").write_text(json.dumps(config))
+        if len(sys.argv) > 1:
+            shutil.copy(sys.argv[1], Path(directory) / "config.json")
+        else:
+            write_model(directory, "7b")
         flags = {"max_num_seqs": 256, "max_num_batched_tokens": 16384, "max_prefill_chunk": 16384, "num_blocks": 20000}
         started = time.perf_counter()
         loaded = load(EngineConfig(model=directory, device="cuda", load_format="dummy", max_model_len=32768, **flags))

@@ -2,6 +2,7 @@
 
     python bench/serve.py                        # a 32M model with random weights, one engine thread
     python bench/serve.py --model DIR --streams 1,64 --path /v1/completions
+    python bench/serve.py --shape 7b --device cuda --streams 1,32,256 --tokens 256 [--temperature 0.8 --top-p 0.95]
 
 With one engine thread and two processors or more, the engine gets the first processor for itself (also when it runs
 without HTTP), and the event loop and the client share the second. "loop us" is processor time of the server's
@@ -24,33 +25,20 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-SHAPE_32M = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "hidden_size": 512,
-    "intermediate_size": 1408,
-    "num_hidden_layers": 8,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 4,
-    "max_position_embeddings": 2048,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 10000.0,
-    "tie_word_embeddings": False,
-    "torch_dtype": "bfloat16",
-    "hidden_act": "silu",
-    "eos_token_id": 2,
-}
+from shapes import SHAPES, write_model
+
 ENGINE_CPU, LOOP_CPU = 0, 1  # indices into the processors that may be used
 
 
 # ---- the engine without HTTP -------------------------------------------------------------------------------
 
 
-def engine_alone(model: str, settings: dict, n: int, n_tokens: int, prompt: list[int]) -> float:
+def engine_alone(model: str, settings: dict, n: int, sampling: dict, prompt: list[int]) -> float:
     """Return tokens per second of `n` equal requests in this process."""
     from rvllm import LLM, SamplingParams
 
-    params = SamplingParams(temperature=0, max_tokens=n_tokens, ignore_eos=True)
+    params = SamplingParams(**sampling)
+    n_tokens = sampling["max_tokens"]
     with LLM(model, **settings) as llm:
         rates = []
         for _ in range(4):
@@ -176,41 +164,44 @@ def measure(server: Server, path: str, body: dict, n: int, n_tokens: int, repeat
 
 
 @contextlib.contextmanager
-def model_flags(model: str | None) -> Iterator[tuple[str, dict]]:
-    """Give a model directory and its settings; without one, 32M random weights and the demo model's tokenizer."""
-    if model is not None:
-        yield model, {}
+def model_directory(args: argparse.Namespace) -> Iterator[tuple[str, dict]]:
+    """Give a model directory and its settings; without --model, random weights."""
+    if args.model is not None:
+        yield args.model, {}
         return
-    from rvllm.flags import DEMO_MODEL
-
-    vocab_size = json.loads((DEMO_MODEL / "config.json").read_text())["vocab_size"]
     with tempfile.TemporaryDirectory() as directory:
-        (Path(directory) / "config.json").write_text(json.dumps({**SHAPE_32M, "vocab_size": vocab_size}))
-        yield directory, {"load_format": "dummy", "tokenizer": str(DEMO_MODEL)}
+        yield write_model(directory, args.shape, tokenizer=True), {"load_format": "dummy"}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="directory (default: a 32M model with random weights)")
+    parser.add_argument("--model", help="directory (default: --shape with random weights)")
+    parser.add_argument("--shape", default="32m", choices=sorted(SHAPES))
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--streams", default="1,16,64")
     parser.add_argument("--tokens", type=int, default=128, help="output tokens per stream")
     parser.add_argument("--threads", type=int, default=1, help="of the engine")
     parser.add_argument("--path", default="/v1/completions", choices=["/v1/completions", "/v1/chat/completions"])
+    parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument("--top-p", type=float, default=1.0)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
 
     cpus = sorted(os.sched_getaffinity(0))
-    pinned = args.threads == 1 and len(cpus) > 1
+    pinned = args.device == "cpu" and args.threads == 1 and len(cpus) > 1
+    sampling = {"temperature": args.temperature, "top_p": args.top_p, "ignore_eos": True, "max_tokens": args.tokens}
     prompt = list(range(40, 72))
-    body: dict = {"stream": True, "temperature": 0, "ignore_eos": True, "max_tokens": args.tokens}
+    body: dict = {"stream": True, **sampling}
     body |= {"messages": [{"role": "user", "content": "Hello"}]} if "chat" in args.path else {"prompt": prompt}
     sizes = [int(n) for n in args.streams.split(",")]
-    with model_flags(args.model) as (model, settings):
-        settings |= {"threads": args.threads, "max_num_seqs": max(64, *sizes)}
+    with model_directory(args) as (model, settings):
+        settings |= {"device": args.device, "max_num_seqs": max(64, *sizes)}
+        if args.device == "cpu":
+            settings["threads"] = args.threads
         alone = {}
         for n in sizes:
-            call = f"engine_alone({model!r}, {settings!r}, {n}, {args.tokens}, {prompt})"
+            call = f"engine_alone({model!r}, {settings!r}, {n}, {sampling!r}, {prompt})"
             code = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import serve; print(serve.{call})"
             alone[n] = float(
                 subprocess.run(

@@ -11,7 +11,9 @@ from dataclasses import asdict, dataclass
 from rvllm.engine_config import EngineConfig
 from rvllm.errors import RvllmError
 from rvllm.llm import LLM
-from rvllm.request import SamplingParams
+from rvllm.request import SamplingParams, TokenLogprob
+
+TIE = 0.1  # in log-probability: what 16-bit activations leave undecided
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +30,33 @@ class Row:
 def check_outputs(llm: LLM, prompt_len: int, output_len: int, n: int, rng: random.Random) -> str | None:
     """Compare greedy outputs of a batch with each prompt run alone; return what differs, or None.
 
-    A fast path that skips work, or a row that depends on its neighbours, changes tokens here.
+    A fast path that skips work, or a row that depends on its neighbours, changes tokens here. Where another batch may
+    mean another order of sums (a GPU without --batch-invariant), a token may differ whose logit is as good as equal.
     """
+    config = llm.engine.config
+    exact = config.device == "cpu" or config.batch_invariant
     prompts = _prompts(llm, n, prompt_len, rng)
-    params = SamplingParams(temperature=0.0, max_tokens=output_len, ignore_eos=True)
+    n_alternatives = None if exact else config.max_logprobs
+    params = SamplingParams(temperature=0.0, max_tokens=output_len, ignore_eos=True, logprobs=n_alternatives)
     together = [o.choices[0].token_ids for o in llm.generate(prompts, params)]
     for i, prompt in enumerate(prompts):
-        alone = llm.generate([prompt], params)[0].choices[0].token_ids
-        if alone != together[i]:
-            at = next(j for j, (a, b) in enumerate(zip(alone, together[i], strict=False)) if a != b)
-            return f"prompt {i} of {n} differs from token {at} on when it is run alone"
-        if len(alone) != output_len:
-            return f"prompt {i} gave {len(alone)} tokens instead of {output_len}"
+        alone = llm.generate([prompt], params)[0].choices[0]
+        if len(alone.token_ids) != output_len:
+            return f"prompt {i} gave {len(alone.token_ids)} tokens instead of {output_len}"
+        pairs = zip(alone.token_ids, together[i], strict=False)
+        at = next((j for j, (a, b) in enumerate(pairs) if a != b), None)
+        if at is None:
+            continue
+        gap = _gap(alone.logprobs[at], together[i][at]) if alone.logprobs else None
+        if gap is None or gap > TIE:
+            short = "" if gap is None else f" (by {gap:.2f} in log-probability)"
+            return f"prompt {i} of {n} differs from token {at} on when it is run alone{short}"
     return None
+
+
+def _gap(chosen: TokenLogprob, other: int) -> float | None:
+    """Return by how much less likely `other` was than the chosen token; None when it is not among the alternatives."""
+    return next((chosen.logprob - logprob for token, logprob in chosen.top if token == other), None)
 
 
 def measure(llm: LLM, n: int, prompt_len: int, output_len: int, repeat: int, params: SamplingParams, rng) -> Row:
