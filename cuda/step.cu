@@ -22,14 +22,30 @@ __global__ void place_segments_kernel(const __grid_constant__ Segments segments,
     }
 }
 
+// A block of either tier, in 16-byte pieces: keys of all layers, then values.
+struct BlockMap {
+    uint4* cache[2];  // keys, values: [n_layers][n_blocks][layer_pieces]
+    uint4* host;      // [block][part_pieces] keys, then values
+    int32_t n_blocks;
+    int32_t layer_pieces;  // of one layer of a block
+    int32_t part_pieces;   // of all its layers
+
+    __device__ uint4* at(int32_t block, int part, int32_t piece) const {
+        if (block >= n_blocks) return host + ((int64_t)(block - n_blocks) * 2 + part) * part_pieces + piece;
+        const int32_t layer = piece / layer_pieces;
+        return cache[part] + ((int64_t)layer * n_blocks + block) * layer_pieces + piece % layer_pieces;
+    }
+};
+
 // One thread moves the same 16 bytes of each copy in turn, so that a copy may read what one before wrote.
-__global__ void copy_blocks_kernel(uint4* cache, int64_t block_pieces, int64_t layer_pieces, int64_t n_pieces,
-                                   int32_t group, const BlockCopy* copies, int32_t n_copies) {
-    const int64_t i = (int64_t)blockIdx.x * kThreads + threadIdx.x;
-    if (i >= n_pieces) return;
-    uint4* at = cache + i / block_pieces * layer_pieces + i % block_pieces;
+__global__ void copy_blocks_kernel(const BlockMap map, int32_t group, const BlockCopy* copies,
+                                   int32_t n_copies) {
+    const int32_t piece = blockIdx.x * kThreads + threadIdx.x;
+    if (piece >= map.part_pieces) return;
+    const int part = blockIdx.y;
     for (int c = 0; c < n_copies; ++c) {
-        if (copies[c].group == group) at[copies[c].dst * block_pieces] = at[copies[c].src * block_pieces];
+        const BlockCopy copy = copies[c];
+        if (copy.group == group) *map.at(copy.dst, part, piece) = *map.at(copy.src, part, piece);
     }
 }
 
@@ -50,12 +66,14 @@ cudaError_t copy_blocks(const KvCacheView& kv, int32_t group, const BlockCopy* c
         (int64_t)kv.n_kv_heads * kv.block_size * kv.head_dim * dtype_bytes(static_cast<DType>(kv.dtype));
     if (block_bytes == 0) return cudaSuccess;
     if (block_bytes % 16) return cudaErrorInvalidValue;
-    const int64_t pieces = block_bytes / 16, n = pieces * kv.n_layers;
-    const unsigned grid = (unsigned)((n + kThreads - 1) / kThreads);
-    for (void* cache : {kv.k, kv.v}) {
-        copy_blocks_kernel<<<grid, kThreads, 0, stream>>>(static_cast<uint4*>(cache), pieces,
-                                                          pieces * kv.n_blocks, n, group, copies, n_copies);
-    }
+    const auto pieces = static_cast<int32_t>(block_bytes / 16);
+    const BlockMap map{{static_cast<uint4*>(kv.k), static_cast<uint4*>(kv.v)},
+                       static_cast<uint4*>(kv.host),
+                       kv.n_blocks,
+                       pieces,
+                       pieces * kv.n_layers};
+    const dim3 grid((map.part_pieces + kThreads - 1) / kThreads, 2);
+    copy_blocks_kernel<<<grid, kThreads, 0, stream>>>(map, group, copies, n_copies);
     return cudaGetLastError();
 }
 

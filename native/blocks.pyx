@@ -5,47 +5,57 @@ A block is *referenced* (in `n_refs` tables), *cached* (unreferenced, but its co
 *empty*. Empty blocks are handed out first, then cached ones, least recently used first. A sequence gives its blocks
 back last one first, so that the tail of a prefix goes before its head: a prefix without its head cannot be found.
 
+The second tier is blocks in host memory, numbered behind the others. Content that would be lost when its block is
+handed out again moves there, and moves back when a lookup finds it: it is in one tier at a time. Each move is a copy in
+the step that is being scheduled. The copies of a step run in order, before its ops and behind the steps before it, so
+nothing else has to wait for one. Moving at eviction, not when a block is let go, costs a copy only for content that
+would be lost, and nothing for a cached block that is used again.
+
 Nothing here allocates after construction, except that a table grows when a sequence reserved too little. Who may write
 into a block: its only holder, while the block is not in the prefix cache; everyone else copies first (extend()).
-
-A second tier (blocks in host memory) attaches at two places: allocate(), where content is dropped, and lookup(), which
-would bring it back.
 """
 cimport cython
 from libc.stdint cimport int32_t, int64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free
 
-from rvllm._native.core cimport Sequence
+from rvllm._native.core cimport Sequence, StepInput
+
+
+cdef extern from "step_writer.h" namespace "rvllm" nogil:
+    void add_copy(StepInput* step, int32_t src, int32_t dst)
 
 
 @cython.final
 cdef class BlockManager:
-    """The blocks of one cache group: `n_blocks` of `block_size` tokens each.
+    """The blocks of one cache group: `n_blocks` of `block_size` tokens each, and `n_host_blocks` in the second tier.
 
-    With `prefix_caching`, full blocks are found again by content. Raises ValueError for a size below 1.
+    With `prefix_caching`, full blocks are found again by content. Raises ValueError naming the argument.
     """
 
-    def __cinit__(self, int32_t n_blocks, int32_t block_size=16, *, bint prefix_caching=True):
-        cdef int32_t i
+    def __cinit__(self, int32_t n_blocks, int32_t block_size=16, *, bint prefix_caching=True,
+                  int32_t n_host_blocks=0):
+        cdef int32_t n
         if n_blocks < 1:
             raise ValueError(f"n_blocks is {n_blocks}: at least 1")
         if block_size < 1:
             raise ValueError(f"block_size is {block_size}: at least 1")
-        self.n_blocks, self.block_size, self.prefix_caching = n_blocks, block_size, prefix_caching
-        self.blocks = <Block*> calloc(<size_t> n_blocks + 1, sizeof(Block))
-        self.stack = <int32_t*> malloc(n_blocks * sizeof(int32_t))
-        if self.blocks is NULL or self.stack is NULL:
+        if n_host_blocks < 0:
+            raise ValueError(f"n_host_blocks is {n_host_blocks}: at least 0")
+        if n_host_blocks and not prefix_caching:
+            raise ValueError(f"n_host_blocks is {n_host_blocks}: nothing is found there without the prefix cache")
+        self.n_blocks, self.n_host_blocks, self.block_size = n_blocks, n_host_blocks, block_size
+        self.prefix_caching = prefix_caching
+        n = n_blocks + n_host_blocks
+        self.blocks = <Block*> calloc(<size_t> n + 2, sizeof(Block))
+        if self.blocks is NULL:
             raise MemoryError("no memory for the block tables")
+        self.device.init(self.blocks, 0, n_blocks, n)
+        self.host.init(self.blocks, n_blocks, n_host_blocks, n + 1)
         if prefix_caching:
-            self.cache = new PrefixCache(n_blocks, block_size)
-        self.n_stack = n_blocks
-        for i in range(n_blocks):
-            self.stack[i] = n_blocks - 1 - i
-        self.blocks[n_blocks].prev = self.blocks[n_blocks].next = n_blocks
+            self.cache = new PrefixCache(n, block_size)
 
     def __dealloc__(self):
         free(self.blocks)
-        free(self.stack)
         del self.cache
 
     @property
@@ -57,11 +67,16 @@ cdef class BlockManager:
 
     cdef int32_t n_free(self) noexcept nogil:
         """Blocks that allocate() can hand out: empty and cached ones."""
-        return self.n_stack + self.n_lru
+        return self.device.n_free()
 
     cdef int32_t n_for(self, int64_t n_tokens) noexcept nogil:
         """Blocks that n_tokens tokens need."""
         return <int32_t> ((n_tokens + self.block_size - 1) / self.block_size)
+
+    cdef void begin(self, StepInput* step, int32_t max_moves) noexcept nogil:
+        """Write copies to `step` from now on: at most max_moves blocks move to the second tier, and as many back."""
+        self.step, self.max_moves = step, max_moves
+        self.n_out = self.n_in = 0
 
     # ---- sequences ---------------------------------------------------------------------------------
 
@@ -71,24 +86,43 @@ cdef class BlockManager:
             return 0
         return self.cache.lookup(s.request.extras_hash, s.tokens.data(), max_tokens / self.block_size, found)
 
+    cdef int32_t n_in_reach(self, const int32_t* found, int32_t n_found) noexcept nogil:
+        """How many of the found blocks, from the first on, this step can use: it moves so many and no more."""
+        cdef int32_t i
+        cdef int32_t n_left = self.max_moves - self.n_in
+        for i in range(n_found):
+            n_left -= found[i] >= self.n_blocks
+            if n_left < 0:
+                return i
+        return n_found
+
     cdef int32_t n_needed(self, const int32_t* found, int32_t n_found, int32_t n_total) noexcept nogil:
         """Free blocks that a table of n_total takes, which begins with the found ones."""
         cdef int32_t i
         cdef int32_t n = n_total - n_found
         for i in range(n_found):
-            n += self.blocks[found[i]].n_refs == 0
+            n += self.blocks[found[i]].n_refs == 0  # never referenced in the second tier
         return n
 
-    cdef void admit(self, Sequence* s, const int32_t* found, int32_t n_found, int32_t n_total) noexcept nogil:
-        """Give a sequence without blocks a table of n_total that begins with the found ones; n_needed() are free."""
-        cdef int32_t i, _i
+    cdef int32_t admit(self, Sequence* s, const int32_t* found, int32_t n_found, int32_t n_total) noexcept nogil:
+        """Give a sequence without blocks a table of n_total that begins with the found ones; n_needed() are free.
+
+        Returns how many of them came from the second tier.
+        """
+        cdef int32_t i, _i, n_moved = 0
         for i in range(n_found):
-            self.share(found[i])
-            s.blocks.push_back(found[i])
+            self.share(found[i])  # all, before allocate() looks for a block to reuse in either tier
+        for i in range(n_found):
+            if found[i] < self.n_blocks:
+                s.blocks.push_back(found[i])
+            else:
+                s.blocks.push_back(self.swap_in(found[i]))
+                n_moved += 1
         for _i in range(n_found, n_total):
             s.blocks.push_back(self.allocate())
         s.n_hashed = n_found
         s.n_writable = n_total * self.block_size
+        return n_moved
 
     cdef bint needs_block(self, const Sequence* s, int32_t position) noexcept nogil:
         """Whether writing at `position` (at most one block past the table) takes a new block: one more, or a copy."""
@@ -100,36 +134,38 @@ cdef class BlockManager:
             return True
         return self.blocks[s.blocks[i]].n_refs > 1 or self.blocks[s.blocks[i]].cached
 
-    cdef int32_t extend(self, Sequence* s, int32_t position) noexcept nogil:
-        """Take the block that needs_block() asked for. Returns the block to copy into it first, -1 for none.
-
-        That one keeps its content at least until the next allocate().
-        """
+    cdef void extend(self, Sequence* s, int32_t position) noexcept nogil:
+        """Take the block that needs_block() asked for; the step copies to it what was in its place."""
         cdef size_t i = position / self.block_size
         cdef int32_t old
         s.n_writable = (<int32_t> i + 1) * self.block_size
         if i == s.blocks.size():
             s.blocks.push_back(self.allocate())
-            return -1
+            return
         old = s.blocks[i]
         s.blocks[i] = self.allocate()
+        add_copy(self.step, old, s.blocks[i])
         self.drop(old)
-        return old
 
     cdef void commit(self, Sequence* s, int32_t n_tokens) noexcept nogil:
         """Enter the full blocks among the first n_tokens tokens, which are known and computed, in the prefix cache.
 
-        Content that another block already holds is not entered a second time.
+        Content that another block already holds is not entered a second time; one of the second tier gives it up.
         """
-        cdef int32_t i
-        cdef Block* block
+        cdef int32_t i, holder
         if self.cache is NULL:
             return
         for i in range(s.n_hashed, n_tokens / self.block_size):
-            block = &self.blocks[s.blocks[i]]
-            if not block.cached:
-                block.cached = self.cache.enter(s.blocks[i], s.blocks[i - 1] if i else -1, s.request.extras_hash,
-                                                s.tokens.data() + i * self.block_size)
+            if not self.blocks[s.blocks[i]].cached:
+                holder = self.cache.enter(s.blocks[i], s.blocks[i - 1] if i else -1, s.request.extras_hash,
+                                          s.tokens.data() + i * self.block_size)
+                if holder >= self.n_blocks:
+                    self.host.take(holder)
+                    self.cache.move(holder, s.blocks[i])
+                    self.blocks[holder].cached = 0
+                    self.host.put(holder)
+                    holder = s.blocks[i]
+                self.blocks[s.blocks[i]].cached = holder == s.blocks[i]
             s.n_hashed = i + 1
 
     cdef void fork(self, Sequence* parent, Sequence* child) noexcept nogil:
@@ -158,78 +194,101 @@ cdef class BlockManager:
     cdef int32_t allocate(self) noexcept nogil:
         """Take a block; there must be a free one."""
         cdef int32_t block
-        if self.n_stack:
-            self.n_stack -= 1
-            block = self.stack[self.n_stack]
+        if self.device.n_empty():
+            block = self.device.take_empty()
         else:
-            block = self.blocks[self.n_blocks].next
-            self.unlink(block)
-            self.cache.remove(block)
-            self.blocks[block].cached = 0
+            block = self.device.take_oldest()
+            self.swap_out(block)
         self.blocks[block].n_refs = 1
         return block
 
     cdef void share(self, int32_t block) noexcept nogil:
         """Hold a referenced or cached block once more."""
         if self.blocks[block].n_refs == 0:
-            self.unlink(block)
+            if block < self.n_blocks:
+                self.device.take(block)
+            else:
+                self.host.take(block)
         self.blocks[block].n_refs += 1
 
     cdef void drop(self, int32_t block) noexcept nogil:
         """Let go of a block: its last holder makes it cached, if its content is in the prefix cache, or empty."""
         cdef Block* b = &self.blocks[block]
-        cdef Block* head = &self.blocks[self.n_blocks]
         b.n_refs -= 1
-        if b.n_refs:
-            return
-        if b.cached:
-            b.prev = head.prev
-            b.next = self.n_blocks
-            self.blocks[head.prev].next = block
-            head.prev = block
-            self.n_lru += 1
-        else:
-            self.stack[self.n_stack] = block
-            self.n_stack += 1
+        if b.n_refs == 0:
+            self.device.put(block)
 
-    cdef void unlink(self, int32_t block) noexcept nogil:
-        cdef Block* b = &self.blocks[block]
-        self.blocks[b.prev].next = b.next
-        self.blocks[b.next].prev = b.prev
-        self.n_lru -= 1
+    cdef void forget(self, int32_t block) noexcept nogil:
+        """Take the content of a block, of either tier, out of the prefix cache."""
+        cdef BlockPool* pool = &self.device if block < self.n_blocks else &self.host
+        if not self.blocks[block].cached:
+            return
+        self.cache.remove(block)
+        if self.blocks[block].n_refs == 0:
+            pool.take(block)
+        self.blocks[block].cached = 0
+        if self.blocks[block].n_refs == 0:
+            pool.put(block)
+
+    # ---- the second tier ---------------------------------------------------------------------------
+
+    cdef void swap_out(self, int32_t block) noexcept nogil:
+        """Move the content of a cached block that is no longer in its list to the second tier.
+
+        It is lost where the tier is full of what is being moved back, or the step moves enough already.
+        """
+        cdef int32_t target
+        self.blocks[block].cached = 0
+        if self.n_out == self.max_moves or self.host.n_free() == 0:
+            self.cache.remove(block)
+            return
+        if self.host.n_empty():
+            target = self.host.take_empty()
+        else:
+            target = self.host.take_oldest()
+            self.cache.remove(target)
+        self.cache.move(block, target)
+        self.blocks[target].cached = 1
+        self.host.put(target)
+        add_copy(self.step, block, target)
+        self.n_out += 1
+        self.n_swapped_out += 1
+
+    cdef int32_t swap_in(self, int32_t host_block) noexcept nogil:
+        """Move the content of a block of the second tier, which is held, to a new block. Returns that one."""
+        cdef int32_t block = self.allocate()
+        self.cache.move(host_block, block)
+        self.blocks[block].cached = 1
+        self.blocks[host_block].cached = self.blocks[host_block].n_refs = 0
+        self.host.put(host_block)
+        add_copy(self.step, host_block, block)
+        self.n_in += 1
+        self.n_swapped_in += 1
+        return block
 
     # ---- invariants --------------------------------------------------------------------------------
 
     cdef const char* check(self, const int32_t* n_holders) noexcept nogil:
-        """Check every invariant, given how many tables hold each block. NULL, or what is wrong."""
-        cdef int32_t i, _i, n_referenced = 0, n_cached = 0
-        cdef int32_t block = self.blocks[self.n_blocks].next
+        """Check every invariant, given how many tables hold each block. NULL, or what is wrong.
+
+        The prefix cache finds one block for one content: no content is cached twice if it finds every cached block.
+        """
+        cdef int32_t i, n_referenced = 0, n_cached = 0
+        cdef const char* wrong
         cdef Block* b
-        for i in range(self.n_blocks):
+        for i in range(self.n_blocks + self.n_host_blocks):
             b = &self.blocks[i]
-            if b.n_refs != n_holders[i]:
+            if b.n_refs != (n_holders[i] if i < self.n_blocks else 0):
                 return "the reference count of a block is not the number of tables that hold it"
             if b.cached and not self.cache.holds(i):
                 return "the prefix cache does not find a block under its own content"
             n_referenced += b.n_refs > 0
             n_cached += b.cached
-        if n_referenced + self.n_stack + self.n_lru != self.n_blocks:
+        if n_referenced + self.device.n_free() != self.n_blocks:
             return "referenced, cached and empty blocks are not all blocks"
+        if self.host.n_free() != self.n_host_blocks:
+            return "cached and empty blocks of the second tier are not all of them"
         if self.cache is not NULL and self.cache.size() != n_cached:
             return "the prefix cache holds more than the cached blocks"
-        for i in range(self.n_stack):
-            b = &self.blocks[self.stack[i]]
-            if b.n_refs or b.cached:
-                return "an empty block is referenced or cached"
-        for _i in range(self.n_lru):
-            b = &self.blocks[block]
-            if block == self.n_blocks:
-                return "the list of cached blocks is shorter than its count"
-            if b.n_refs or not b.cached:
-                return "a block in the list of cached blocks is referenced or empty"
-            if self.blocks[b.next].prev != block:
-                return "the list of cached blocks is not linked both ways"
-            block = b.next
-        if block != self.n_blocks:
-            return "the list of cached blocks is longer than its count"
-        return NULL
+        wrong = self.device.check()
+        return wrong if wrong is not NULL else self.host.check()

@@ -57,6 +57,8 @@ cdef extern from "step.h" namespace "rvllm" nogil:
         int32_t head_dim
         int32_t dtype
         int32_t n_layers
+        void* host
+        int32_t n_host_blocks
 
     cdef cppclass BlockTables:
         int32_t* start
@@ -110,6 +112,7 @@ cdef extern from "step.h" namespace "rvllm" nogil:
         int32_t max_seqs
         int32_t max_rows
         int32_t max_table_entries
+        int32_t max_moves
         int32_t n_groups
 
     size_t step_input_bytes(const StepLimits& limits)

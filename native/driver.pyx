@@ -9,8 +9,8 @@ from libcpp.vector cimport vector
 
 from rvllm._native.blocks cimport BlockManager
 from rvllm._native.core cimport (
-    FinishReason, Outbox, Request, RowKind, SampleResult, SampleRow, Sequence, StepInput, StepLimits, TopToken,
-    step_input_bytes, step_input_layout,
+    BlockCopy, FinishReason, Outbox, Request, RowKind, SampleResult, SampleRow, Sequence, StepInput, StepLimits,
+    TopToken, step_input_bytes, step_input_layout,
 )
 from rvllm._native.scheduler cimport (
     ADD_DUPLICATE, ADD_EMPTY, ADD_OK, ADD_QUEUE_FULL, ADD_TOO_LARGE, ADD_TOO_LONG, ADD_TOO_MANY, Scheduler,
@@ -31,6 +31,7 @@ cdef extern from * nogil:
 cdef enum:
     MAX_TOP = 4
     MAX_DEPTH = 2
+    MAX_COPIES = 64  # on write, in a step of a BlockDriver
 
 ADD_ERRORS = {
     ADD_OK: None, ADD_EMPTY: "empty", ADD_TOO_LONG: "too long", ADD_TOO_LARGE: "too large", ADD_TOO_MANY: "too many",
@@ -42,19 +43,33 @@ STATES = ("waiting", "running", "preempted", "finished")
 
 
 cdef class BlockDriver:
-    """Sequences by number over one BlockManager."""
+    """Sequences by number over one BlockManager, all in one step that goes on and on."""
 
     cdef readonly BlockManager blocks
     cdef dict requests  # number -> address of its Request
     cdef int64_t n_made
+    cdef StepInput step
+    cdef vector[BlockCopy] room
+    cdef int32_t max_moves
 
-    def __init__(self, BlockManager blocks not None):
+    def __init__(self, BlockManager blocks not None, *, int32_t max_moves=64):
         self.blocks = blocks
         self.requests = {}
+        self.max_moves = max_moves
+        self.room.resize(MAX_COPIES + 2 * max_moves)
+        self.step.copies = self.room.data()
+        blocks.begin(&self.step, max_moves)
 
     def __dealloc__(self):
         for number in self.requests or ():
             self.destroy(number)
+
+    def copies(self) -> list[tuple[int, int]]:
+        """Begin another step; return the copies (source, target) of the last one."""
+        made = [(self.step.copies[i].src, self.step.copies[i].dst) for i in range(self.step.n_copies)]
+        self.step.n_copies = 0
+        self.blocks.begin(&self.step, self.max_moves)
+        return made
 
     cdef Sequence* sequence(self, number) except NULL:
         cdef Request* r = <Request*> <size_t> self.requests[number]
@@ -76,12 +91,12 @@ cdef class BlockDriver:
         return self.n_made
 
     def lookup(self, number) -> list[int]:
-        """Return the cached blocks that begin the sequence; at least one token stays to be computed."""
+        """Return the cached blocks that begin the sequence and are in reach; one token at least is not theirs."""
         cdef Sequence* s = self.sequence(number)
         cdef vector[int32_t] found
         found.resize(s.tokens.size() / self.blocks.block_size + 1)
         cdef int32_t n = self.blocks.lookup(s, <int32_t> s.tokens.size() - 1, found.data())
-        found.resize(n)
+        found.resize(self.blocks.n_in_reach(found.data(), n))
         return found
 
     def can_admit(self, number) -> bool:
@@ -101,7 +116,10 @@ cdef class BlockDriver:
         return self.blocks.needs_block(self.sequence(number), position)
 
     def extend(self, number, int32_t position) -> int:
-        return self.blocks.extend(self.sequence(number), position)
+        """Take the block for `position`; return the one that is copied to it, -1 for none."""
+        cdef size_t n_before = self.sequence(number).blocks.size()
+        self.blocks.extend(self.sequence(number), position)
+        return self.step.copies[self.step.n_copies - 1].src if self.sequence(number).blocks.size() == n_before else -1
 
     def append(self, number, int32_t token):
         self.sequence(number).tokens.push_back(token)

@@ -6,7 +6,7 @@ backends get the bytes from an operand's first element to its last, and give tho
 """
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from rvllm._native.core cimport (
@@ -91,17 +91,25 @@ cdef class WeightArray:
 
 
 cdef class KvCache:
-    """Views of two arrays [layer, block, kv_head, block_size, head_dim]: float32, float16 or uint16 (bf16)."""
+    """Views of two arrays [layer, block, kv_head, block_size, head_dim]: float32, float16 or uint16 (bf16).
+
+    `host`, if given, is the second tier: [block, 2, layer, kv_head, block_size, head_dim].
+    """
     cdef KvCacheView view
     cdef readonly object k
     cdef readonly object v
+    cdef readonly object host
 
-    def __init__(self, k, v):
+    def __init__(self, k, v, host=None):
         if k.shape != v.shape or k.ndim != 5 or k.dtype != v.dtype:
             raise ValueError("k and v are not arrays [layer, block, kv_head, block_size, head_dim] of one type")
         if not (k.flags.c_contiguous and v.flags.c_contiguous):
             raise ValueError("the cache arrays are not contiguous")
-        self.k, self.v = k, v
+        if host is not None and (host.shape[1:] != (2, k.shape[0], *k.shape[2:]) or host.dtype != k.dtype):
+            raise ValueError("the second tier is no array [block, 2, layer, kv_head, block_size, head_dim] like k")
+        self.k, self.v, self.host = k, v, host
+        if host is not None:
+            self.view.host, self.view.n_host_blocks = data_of(host, True), host.shape[0]
         self.view.k, self.view.v = data_of(k, True), data_of(v, True)
         self.view.n_layers, self.view.n_blocks = k.shape[0], k.shape[1]
         self.view.n_kv_heads, self.view.block_size, self.view.head_dim = k.shape[2], k.shape[3], k.shape[4]
@@ -174,10 +182,13 @@ cdef class Mirror:
     cdef void* host
     cdef size_t n_bytes
     cdef bint is_output
+    cdef bint pinned  # the backend's memory is on the host
 
     def __dealloc__(self):
+        cdef Backend* b
         if self.device != NULL:
-            self.ops.backend.free(self.ops.backend, self.device, self.n_bytes)
+            b = self.ops.backend
+            (b.free_host if self.pinned else b.free)(b, self.device, self.n_bytes)
 
 
 cdef class Call:
@@ -217,7 +228,9 @@ cdef class Call:
         cdef Mirror m
         cdef Backend* b = self.ops.backend
         for m in self.mirrors:
-            if b.write(b, m.device, m.host, m.n_bytes) != 0:
+            if m.pinned:
+                memcpy(m.device, m.host, m.n_bytes)
+            elif b.write(b, m.device, m.host, m.n_bytes) != 0:
                 raise RuntimeError(b.error.decode())
         return 0
 
@@ -225,7 +238,9 @@ cdef class Call:
         cdef Mirror m
         cdef Backend* b = self.ops.backend
         for m in self.mirrors:
-            if m.is_output and b.read(b, m.host, m.device, m.n_bytes) != 0:
+            if m.pinned:
+                memcpy(m.host, m.device, m.n_bytes)
+            elif m.is_output and b.read(b, m.host, m.device, m.n_bytes) != 0:
                 raise RuntimeError(b.error.decode())
         return 0
 
@@ -251,10 +266,11 @@ cdef class Call:
         return 0
 
 
-cdef Mirror mirror(Ops ops, void* host, size_t n_bytes, bint is_output):
+cdef Mirror mirror(Ops ops, void* host, size_t n_bytes, bint is_output, bint pinned=False):
     cdef Mirror m = Mirror()
-    m.ops, m.host, m.n_bytes, m.is_output = ops, host, n_bytes, is_output
-    m.device = ops.backend.alloc(ops.backend, n_bytes)
+    cdef Backend* b = ops.backend
+    m.ops, m.host, m.n_bytes, m.is_output, m.pinned = ops, host, n_bytes, is_output, pinned
+    m.device = (b.alloc_host if pinned else b.alloc)(b, n_bytes)
     if m.device == NULL:
         raise MemoryError(ops.backend.error.decode())
     return m
@@ -278,7 +294,7 @@ cdef class Ops:
         if self.backend != NULL:
             self.backend.destroy(self.backend)
 
-    cdef void* place(self, Call call, array, bint is_output) except? NULL:
+    cdef void* place(self, Call call, array, bint is_output, bint pinned=False) except? NULL:
         """The address of an operand in the backend's memory."""
         cdef void* host = data_of(array, is_output)
         cdef Mirror m
@@ -287,7 +303,7 @@ cdef class Ops:
             return host
         for stride, length in zip(array.strides, array.shape, strict=True):
             n_bytes += stride * max(length - 1, 0)
-        m = mirror(self, host, n_bytes, is_output)
+        m = mirror(self, host, n_bytes, is_output, pinned)
         call.mirrors.append(m)
         return m.device
 
@@ -391,6 +407,8 @@ cdef class Ops:
             call.view[i] = (<KvCache?>group).view
             call.view[i].k = self.place(call, group.k, True)
             call.view[i].v = self.place(call, group.v, True)
+            if group.host is not None:
+                call.view[i].host = self.place(call, group.host, True, True)
         key.op = call.call.op
         key.in_, key.out = call.call.in_[0].dtype, call.call.out[0].dtype
         if call.call.weight[0] != NULL:

@@ -1,4 +1,5 @@
 // Which block holds which tokens: content -> block, for full blocks whose keys and values are computed.
+// A content has one block, in whichever tier.
 //
 // Open addressing with linear probing and backward-shift deletion, sized once and at most half full.
 // Each block keeps its tokens (block_size * 4 bytes), compared on every hit: a wrong hit would need
@@ -59,22 +60,31 @@ public:
     }
 
     // Gives `block`, which is not in the cache, the hash of its tokens behind block `parent` (kNone: it
-    // is the first of its sequence), and enters it unless another block holds the same: then false.
-    bool enter(int32_t block, int32_t parent, uint64_t extras, const int32_t* tokens) {
+    // is the first of its sequence), and enters it unless another block holds the same. Returns the
+    // block that holds them now.
+    int32_t enter(int32_t block, int32_t parent, uint64_t extras, const int32_t* tokens) {
         const Hash128 hash = hasher_.next(parent == kNone ? hasher_.root(extras) : hashes_[parent], tokens);
         hashes_[block] = hash;  // in any case: the blocks behind it need it
-        if (find(hash, tokens) != kNone) return false;
+        const int32_t held = find(hash, tokens);
+        if (held != kNone) return held;
         std::copy(tokens, tokens + block_size_, &tokens_[static_cast<size_t>(block) * block_size_]);
         size_t i = home(hash);
         while (table_[i].block != kNone) i = (i + 1) & mask_;
         table_[i] = {tag(hash), block};
         ++size_;
-        return true;
+        return block;
+    }
+
+    // The content of `from`, which is in the cache, is in `to` from now on.
+    void move(int32_t from, int32_t to) {
+        table_[entry_of(from)].block = to;
+        hashes_[to] = hashes_[from];
+        const int32_t* tokens = &tokens_[static_cast<size_t>(from) * block_size_];
+        std::copy(tokens, tokens + block_size_, &tokens_[static_cast<size_t>(to) * block_size_]);
     }
 
     void remove(int32_t block) {
-        size_t hole = home(hashes_[block]);
-        while (table_[hole].block != block) hole = (hole + 1) & mask_;
+        size_t hole = entry_of(block);
         // Close the gap: move back every later entry of the run that may live at the hole.
         for (size_t i = (hole + 1) & mask_; table_[i].block != kNone; i = (i + 1) & mask_) {
             const size_t from_home = (i - (table_[i].tag & mask_)) & mask_;
@@ -108,6 +118,12 @@ private:
 
     static uint32_t tag(const Hash128& h) { return static_cast<uint32_t>(h.lo); }
     size_t home(const Hash128& h) const { return tag(h) & mask_; }
+
+    size_t entry_of(int32_t block) const {
+        size_t i = home(hashes_[block]);
+        while (table_[i].block != block) i = (i + 1) & mask_;
+        return i;
+    }
 
     int32_t find(const Hash128& h, const int32_t* tokens) const {
         for (size_t i = home(h); table_[i].block != kNone; i = (i + 1) & mask_) {

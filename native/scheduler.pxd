@@ -59,6 +59,7 @@ cdef class Scheduler:
     cdef readonly int32_t max_model_len
     cdef readonly int32_t max_rows
     cdef readonly int32_t max_queued
+    cdef readonly int32_t max_moves  # blocks between the tiers in one step, each way
     cdef readonly int32_t depth
     cdef readonly bint by_priority
 
@@ -80,6 +81,7 @@ cdef class Scheduler:
     # Steps in flight: their ids are completed + 1 .. step_id.
     cdef uint64_t step_id
     cdef uint64_t completed
+    cdef StepInput* steps[2]         # those being built or in flight, by id % depth
     cdef Sequence** members          # [depth, max_num_seqs] sequences of a step, by id % depth
     cdef int64_t now_us              # of the last call that told
 
@@ -89,6 +91,7 @@ cdef class Scheduler:
     cdef readonly int64_t n_preemptions
     cdef readonly int64_t n_prefix_queries  # prompt tokens looked up in the prefix cache
     cdef readonly int64_t n_prefix_hits     # of these, found
+    cdef readonly int64_t n_host_hits       # of those found, in the second tier
     cdef readonly int64_t n_prompt_tokens   # computed or found, once per request
     cdef readonly int64_t n_generated
     cdef readonly int64_t n_steps
@@ -101,6 +104,8 @@ cdef class Scheduler:
     cdef void update(self, StepInput* step, const SampleResult* results, const TopToken* tops, int32_t max_top,
                      int64_t now_us, Outbox* out) noexcept nogil
     cdef void fail(self, StepInput* step, int64_t now_us, Outbox* out) noexcept nogil
+    cdef void spoil(self, Sequence* s, Outbox* out) noexcept nogil
+    cdef void lose_copies(self, StepInput* step, Outbox* out) noexcept nogil
     cdef Sequence** sequences_of(self, const StepInput* step) noexcept nogil
     cdef const char* check(self) noexcept nogil
 
@@ -118,7 +123,7 @@ cdef class Scheduler:
     cdef void release_done(self) noexcept nogil
     cdef void release(self, Sequence* s) noexcept nogil
     cdef void run_decodes(self, StepInput* step) noexcept nogil
-    cdef bint secure_block(self, Sequence* s, StepInput* step) noexcept nogil
+    cdef bint secure_block(self, Sequence* s) noexcept nogil
     cdef void preempt(self, Sequence* s) noexcept nogil
     cdef void run_prefills(self, StepInput* step) noexcept nogil
     cdef void admit(self, StepInput* step, Outbox* out) noexcept nogil

@@ -24,8 +24,8 @@ from libcpp.vector cimport vector
 
 from rvllm._native.blocks cimport BlockManager
 from rvllm._native.core cimport (
-    Event, EventKind, FinishReason, Outbox, Request, RowKind, SampleResult, SampleRow, SeqState, Sequence, StepInput,
-    StepLimits, TopToken,
+    BlockCopy, Event, EventKind, FinishReason, Outbox, Request, RowKind, SampleResult, SampleRow, SeqState, Sequence,
+    StepInput, StepLimits, TopToken,
 )
 
 
@@ -83,6 +83,7 @@ cdef class Scheduler:
         self.by_priority = policy == "priority"
         self.depth = depth
         self.max_queued = max_queued
+        self.max_moves = max_num_batched_tokens if blocks.n_host_blocks else 0
         self.running = <Sequence**> calloc(max_num_seqs, sizeof(void*))
         self.members = <Sequence**> calloc(depth * max_num_seqs, sizeof(void*))
         self.free_slots = <int32_t*> calloc(max_num_seqs, sizeof(int32_t))
@@ -120,6 +121,7 @@ cdef class Scheduler:
         m.max_seqs = self.max_num_seqs
         m.max_rows = self.max_rows
         m.max_table_entries = self.max_num_seqs * self.blocks.n_for(self.max_model_len)
+        m.max_moves = self.max_moves
         return m
 
     cdef bint has_work(self) noexcept nogil:
@@ -308,6 +310,8 @@ cdef class Scheduler:
         if self.step_id - self.completed >= <uint64_t> self.depth:
             return False
         clear_step(step, self.step_id + 1)
+        self.steps[step.step_id % self.depth] = step
+        self.blocks.begin(step, self.max_moves)
         self.run_decodes(step)
         self.run_prefills(step)
         self.admit(step, out)
@@ -324,20 +328,14 @@ cdef class Scheduler:
         while i < self.n_running:
             s = self.running[i]
             i += 1
-            if is_decode(s) and total_len(s) < s.max_len and self.secure_block(s, step):
+            if is_decode(s) and total_len(s) < s.max_len and self.secure_block(s):
                 self.run(s, 1, step)
 
-    cdef bint secure_block(self, Sequence* s, StepInput* step) noexcept nogil:
+    cdef bint secure_block(self, Sequence* s) noexcept nogil:
         """Make the next token of s writable. False: s cannot run in this step, and may be preempted."""
-        cdef int32_t source
         while s.n_computed >= s.n_writable and self.blocks.needs_block(s, s.n_computed):
             if self.blocks.n_free():
-                source = self.blocks.extend(s, s.n_computed)
-                if source >= 0:
-                    step.copies[step.n_copies].group = 0
-                    step.copies[step.n_copies].src = source
-                    step.copies[step.n_copies].dst = s.blocks[s.n_computed / self.blocks.block_size]
-                    step.n_copies += 1
+                self.blocks.extend(s, s.n_computed)
                 return True
             if self.releasing.size():
                 return False  # blocks come back when the steps in flight are done
@@ -348,11 +346,7 @@ cdef class Scheduler:
         return True
 
     cdef void preempt(self, Sequence* s) noexcept nogil:
-        """Send a running sequence, not yet in this step, back to the queue with all its tokens.
-
-        This step copies from none of its blocks: a block to be copied is shared by the choices of one request only,
-        which are neighbours in `running`, and the last of them writes in place.
-        """
+        """Send a running sequence, not yet in this step, back to the queue with all its tokens."""
         self.remove_running(s)
         s.state = SeqState.preempted
         self.n_preemptions += 1
@@ -378,7 +372,7 @@ cdef class Scheduler:
         A newcomer leaves one block to each sequence that may still ask for one, lest it be preempted at once.
         """
         cdef Sequence* s
-        cdef int32_t n_slots, n_found, n_total, n_needed, n
+        cdef int32_t n_slots, n_found, n_now, n_total, n_needed, n
         cdef int32_t n_spare = -1
         while self.waiting.size() and step.n_tokens < self.max_num_batched_tokens:
             s = self.waiting.top()
@@ -390,6 +384,11 @@ cdef class Scheduler:
             if s == self.blocked and self.n_running and self.blocks.n_free() < self.blocked_need + n_spare:
                 return  # without another look-up
             n_found = self.blocks.lookup(s, reusable_len(s), self.found)
+            if self.max_moves:
+                n_now = self.blocks.n_in_reach(self.found, n_found)
+                if n_now < n_found and self.blocks.n_in:
+                    return  # the next step can move more
+                n_found = n_now
             n_total = self.blocks.n_for(s.tokens.size())
             n_needed = self.blocks.n_needed(self.found, n_found, n_total)
             if self.blocks.n_free() < n_needed + n_spare:
@@ -416,10 +415,11 @@ cdef class Scheduler:
     cdef void start(self, Sequence* s, int32_t n_found, int32_t n_total, StepInput* step, Outbox* out) noexcept nogil:
         """Move a sequence from the queue to the running ones, with a table of n_total blocks."""
         cdef Request* r = s.request
+        cdef int32_t n_moved
         self.dequeue(s)
         s.tokens.reserve(s.max_len)
         s.blocks.reserve(self.blocks.n_for(s.max_len))
-        self.blocks.admit(s, self.found, n_found, n_total)
+        n_moved = self.blocks.admit(s, self.found, n_found, n_total)
         s.n_computed = n_found * self.blocks.block_size
         if will_fork(s):
             self.n_reserved += r.params.n - 1
@@ -432,6 +432,7 @@ cdef class Scheduler:
             if self.blocks.prefix_caching and r.params.n_prompt_logprobs < 0:
                 self.n_prefix_queries += s.n_prompt
             self.n_prefix_hits += s.n_cached
+            self.n_host_hits += n_moved * self.blocks.block_size
             add_event(out, s, EventKind.started, self.now_us).token = s.n_cached
 
     cdef int32_t chunk_of(self, const Sequence* s, int32_t begin, const StepInput* step) noexcept nogil:
@@ -564,9 +565,45 @@ cdef class Scheduler:
             s = <Sequence*> step.sample_rows[i].seq
             s.n_in_flight -= step.sample_rows[i].kind == RowKind.sample
         for i in range(step.n_seqs):
-            self.finish_request(self.sequences_of(step)[i].request, FinishReason.error, out)
+            self.spoil(self.sequences_of(step)[i], out)
+        if self.max_moves and step.n_copies:
+            self.lose_copies(step, out)
         self.completed = step.step_id
         self.release_done()
+
+    cdef void spoil(self, Sequence* s, Outbox* out) noexcept nogil:
+        """End the request of a sequence whose blocks are worth nothing; nothing more of it is cached."""
+        self.finish_request(s.request, FinishReason.error, out)
+        s.finish = FinishReason.error  # also of one that had ended, but is in a step in flight
+
+    cdef void lose_copies(self, StepInput* step, Outbox* out) noexcept nogil:
+        """The copies of the oldest step in flight were not made: what is not in its block is not to be found there.
+
+        Sequences may hold such blocks that are in no step, or in a later one, which may also have copied from them.
+        """
+        cdef vector[int32_t] lost
+        cdef vector[Sequence*] holders
+        cdef StepInput* later
+        cdef BlockCopy* copy
+        cdef uint64_t id
+        cdef int32_t i
+        cdef size_t k
+        lost.resize(self.blocks.n_blocks + self.blocks.n_host_blocks)
+        for id in range(step.step_id, self.step_id + 1):
+            later = self.steps[id % self.depth]
+            for i in range(later.n_copies):
+                copy = &later.copies[i]
+                lost[copy.dst] = later == step or lost[copy.src]
+        for i in range(<int32_t> lost.size()):
+            if lost[i]:
+                self.blocks.forget(i)
+        holders.assign(self.running, self.running + self.n_running)
+        holders.insert(holders.end(), self.releasing.begin(), self.releasing.end())
+        for k in range(holders.size()):
+            for i in range(<int32_t> holders[k].blocks.size()):
+                if lost[holders[k].blocks[i]]:
+                    self.spoil(holders[k], out)
+                    break
 
     cdef Sequence** sequences_of(self, const StepInput* step) noexcept nogil:
         """The sequences of a step that is being built or in flight, in its order."""

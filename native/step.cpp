@@ -30,7 +30,7 @@ size_t carve(StepInput* step, const StepLimits& m, char* memory) {
         c.take(&step->tables[g].blocks, m.max_table_entries);
     }
     c.take(&step->sample_rows, m.max_rows);
-    c.take(&step->copies, m.max_seqs);
+    c.take(&step->copies, m.max_copies());
     c.take(&step->admitted, m.max_seqs);
     return c.used;
 }

@@ -25,6 +25,11 @@ struct KvCacheView {
     int32_t head_dim = 0;
     int32_t dtype = 0;  // DType
     int32_t n_layers = 0;
+
+    // The second tier, in host memory that the backend reads and writes. It keeps a block's layers
+    // together: [n_host_blocks][keys, values][n_layers][n_kv_heads][block_size][head_dim].
+    void* host = nullptr;
+    int32_t n_host_blocks = 0;
 };
 
 // Block tables of one cache group, one after the other: blocks of sequence s are
@@ -53,7 +58,8 @@ struct SampleRow {
     void* seq;  // Sequence*, opaque to backends
 };
 
-// A block to copy before the step runs (copy-on-write).
+// A block to copy before the step runs: on write, or between the tiers. Block n_blocks + h is block h of
+// the second tier. Copies run in order: one may read, or write over, what one before it wrote.
 struct BlockCopy {
     int32_t group, src, dst;
 };
@@ -88,7 +94,10 @@ struct StepLimits {
     int32_t max_seqs = 0;           // running sequences
     int32_t max_rows = 0;           // rows of logits
     int32_t max_table_entries = 0;  // block-table entries of all sequences of a step
+    int32_t max_moves = 0;          // blocks into the second tier, and as many out of it
     int32_t n_groups = 1;
+
+    int32_t max_copies() const { return max_seqs + 2 * max_moves; }
 };
 
 // Bytes of the one allocation behind a StepInput of these limits.

@@ -16,6 +16,11 @@ inline void clear_step(StepInput* step, uint64_t step_id) {
     step->tables[0].start[0] = 0;
 }
 
+// A block to copy before the step runs, behind those that are there.
+inline void add_copy(StepInput* step, int32_t src, int32_t dst) {
+    step->copies[step->n_copies++] = {0, src, dst};
+}
+
 // The next n tokens of `s`, whose blocks reach that far. A token the host does not know yet is read
 // from the sampler slot.
 inline void add_query(StepInput* step, const Sequence& s, int32_t n, int32_t block_size) {

@@ -2,7 +2,8 @@
 
 The model is a pure function of a sequence's history, so that every request has one right answer, that of running alone.
 The cache is a dict from slot to the hash of the history up to the token stored there; steps read, write and copy it as
-their arrays say. A query must find exactly its own history, so a block that is shared, copied or reused wrongly shows.
+their arrays say, in both tiers. A query must find exactly its own history, so a block that is shared, copied, moved or
+reused wrongly shows.
 Steps run in the order they are scheduled; their results come when deliver() is called.
 """
 
@@ -88,19 +89,20 @@ def alone(spec: Spec, choice: int, max_model_len: int) -> tuple[list[int], str]:
 class FakeEngine:
     """Runs the steps of a scheduler, and checks every one of them."""
 
-    def __init__(self, *, n_blocks=64, block_size=4, depth=1, prefix_caching=True, **scheduler):
+    def __init__(self, *, n_blocks=64, block_size=4, depth=1, prefix_caching=True, n_host_blocks=0, **scheduler):
         options = {"max_num_seqs": 8, "max_num_batched_tokens": 32, "max_model_len": 64} | scheduler
-        blocks = BlockManager(n_blocks, block_size, prefix_caching=prefix_caching)
+        blocks = BlockManager(n_blocks, block_size, prefix_caching=prefix_caching, n_host_blocks=n_host_blocks)
         self.scheduler = Scheduler(blocks, depth=depth, **options)
         self.driver = SchedulerDriver(self.scheduler)
         self.n_blocks, self.block_size, self.depth = n_blocks, block_size, depth
         self.specs: dict[int, Spec] = {}
         self.now_us = 1
-        self.kv: dict[int, int | None] = {}  # slot -> state; None: garbage of a failed step
+        self.kv: dict[int, int | None] = {}  # slot, of either tier -> state; None: garbage of a failed step
         self.last_token: dict[int, int] = {}  # by sampler slot
         self.device: dict[tuple[int, int], list[int]] = {}  # all tokens of a choice, as the device knows them
         self.slot_owner: dict[int, tuple[int, int]] = {}
         self.in_flight: deque = deque()  # (step, results, {slot written: request})
+        self.n_moved = [0, 0]  # blocks out of the second tier, into it
 
     # ---- requests ----------------------------------------------------------------------------------
 
@@ -145,9 +147,18 @@ class FakeEngine:
         self.read_events()
 
     def fail(self) -> None:
-        """The oldest step could not be run: its part of the cache is garbage."""
+        """The oldest step could not be run: its part of the cache is garbage, and what was copied from there."""
         step, _, written = self.in_flight.popleft()
         self.spoil(written, set(written.values()))
+        lost = {dst for _, dst in step["copies"]}
+        for later, _, _ in self.in_flight:
+            for src, dst in later["copies"]:
+                (lost.add if src in lost else lost.discard)(dst)
+        later_written = {slot for _, _, w in self.in_flight for slot in w}
+        for block in lost:
+            for slot in range(block * self.block_size, (block + 1) * self.block_size):
+                if slot not in later_written:
+                    self.kv[slot] = None
         self.driver.fail(step["step_id"], self.now_us)
         self.read_events()
 
@@ -175,6 +186,7 @@ class FakeEngine:
             n += 1
             assert n < max_steps, "requests do not end"
         assert self.driver.n_free() == self.n_blocks, "blocks are lost"
+        assert self.n_moved == [self.scheduler.blocks.n_swapped_in, self.scheduler.blocks.n_swapped_out]
         self.check_finished()
         return n
 
@@ -188,12 +200,8 @@ class FakeEngine:
             self.device[seq] = list(tokens)
 
         written: dict[int, int] = {}
-        sources = {src for src, _ in step["copies"]}
-        targets = [dst for _, dst in step["copies"]]
-        assert len(set(targets)) == len(targets) and not sources & set(targets), "copies depend on their order"
         for src, dst in step["copies"]:
-            for offset in range(bs):
-                self.kv[dst * bs + offset] = self.kv.get(src * bs + offset)
+            self.copy(src, dst)
 
         token_ids = list(step["token_ids"])
         for i, seq in enumerate(step["seqs"]):
@@ -214,12 +222,28 @@ class FakeEngine:
                 state = extend(state, token_ids[t])
                 self.kv[slot] = state
                 written[slot] = seq[0]
-        in_use = {slot // bs: request for _, _, w in self.in_flight for slot, request in w.items()}
+        in_use = self.in_use()
         for slot, request in written.items():
             assert in_use.get(slot // bs, request) == request, "a block is reused while a step in flight writes it"
         for i, seq in enumerate(step["seqs"]):
             self.check_keys(seq, step["tables"][i], step["kv_len"][i])
         return [self.sample(step, row) for row in step["rows"]], written
+
+    def in_use(self) -> dict[int, int]:
+        """The blocks that steps in flight write, each with its request."""
+        return {slot // self.block_size: r for _, _, written in self.in_flight for slot, r in written.items()}
+
+    def copy(self, src: int, dst: int) -> None:
+        bs = self.block_size
+        assert {src, dst} <= set(range(self.n_blocks + self.scheduler.blocks.n_host_blocks))
+        assert src != dst and min(src, dst) < self.n_blocks, "a copy within the second tier"
+        if max(src, dst) >= self.n_blocks:
+            content = [self.kv.get(src * bs + offset) for offset in range(bs)]
+            assert None not in content, "what moves is not a full block"
+            assert not {src, dst} & set(self.in_use()), "a block moves while a step in flight writes it"
+            self.n_moved[src < self.n_blocks] += 1
+        for offset in range(bs):
+            self.kv[dst * bs + offset] = self.kv.get(src * bs + offset)
 
     def check_keys(self, seq: tuple[int, int], table: list[int], kv_len: int) -> None:
         bs = self.block_size
@@ -241,6 +265,7 @@ class FakeEngine:
         assert sum(lengths) == len(step["token_ids"])
         assert max(step["kv_len"]) == step["max_kv_len"] <= s.max_model_len - 1
         assert len(self.in_flight) < self.depth
+        assert len(step["copies"]) <= s.max_num_seqs + 2 * s.max_moves
 
     def sample(self, step: dict, row: dict) -> tuple:
         seq = row["seq"]

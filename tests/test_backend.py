@@ -55,6 +55,20 @@ def test_step_copies_blocks_of_all_layers_first(cpu: opcall.Cpu) -> None:
             assert (after[:, [0, 1, 2, 3, 4]] == before[:, [0, 4, 2, 4, 4]]).all()
 
 
+def test_step_copies_blocks_between_the_tiers(cpu: opcall.Cpu) -> None:
+    rng = np.random.default_rng(0)
+    for dtype in ("f32", "f16"):
+        k, v = (narrow(normal(rng, 3, 5, 2, 16, 8), dtype) for _ in range(2))
+        host = narrow(normal(rng, 2, 2, 3, 2, 16, 8), dtype)
+        cache = opcall.KvCache(k.copy(), v.copy(), host.copy())
+        # Block 4 goes to block 1 of the second tier, and block 0 of that one takes its place.
+        cpu.submit([], opcall.Step(copies=[(0, 4, 6), (0, 5, 4), (0, 4, 2)]), cache)
+        for part, (before, after) in enumerate(((k, cache.k), (v, cache.v))):
+            assert (after[:, [0, 1, 3]] == before[:, [0, 1, 3]]).all()
+            assert (after[:, 4] == host[0, part]).all() and (after[:, 2] == host[0, part]).all()
+            assert (cache.host[1, part] == before[:, 4]).all() and (cache.host[0] == host[0]).all()
+
+
 def test_step_takes_tokens_from_the_last_draw(cpu: opcall.Cpu) -> None:
     step = opcall.Step(token_ids=[5, -1, 7, -3], n_tokens=4, last_token=[11, 12, 13])
     ids = step.arrays["token_ids"]

@@ -24,16 +24,34 @@ class Blocks(RuleBasedStateMachine):
         n_blocks=st.sampled_from([4, 9, 30]),
         block_size=st.sampled_from([1, 3, 4, 16]),
         prefix_caching=st.sampled_from([True, True, True, False]),
+        n_host_blocks=st.sampled_from([0, 1, 5, 40]),
+        max_moves=st.sampled_from([1, 4, 60]),
     )
-    def start(self, n_blocks, block_size, prefix_caching):
-        self.block_size = block_size
-        self.driver = BlockDriver(BlockManager(n_blocks, block_size, prefix_caching=prefix_caching))
+    def start(self, n_blocks, block_size, prefix_caching, n_host_blocks, max_moves):
+        self.block_size, self.max_moves = block_size, max_moves
+        blocks = BlockManager(
+            n_blocks, block_size, prefix_caching=prefix_caching, n_host_blocks=n_host_blocks if prefix_caching else 0
+        )
+        self.driver = BlockDriver(blocks, max_moves=max_moves)
+        self.places = range(n_blocks + blocks.n_host_blocks)  # blocks of both tiers
         self.content: dict[tuple[int, int], int] = {}
         self.tokens: dict[int, list[int]] = {}
         self.extras: dict[int, int] = {}
 
     def place(self, number, position):
         return self.driver.table(number)[position // self.block_size], position % self.block_size
+
+    def copy(self):
+        """Make the copies of what was done, in their order, as a step does before it computes."""
+        moves = [0, 0]
+        for source, target in self.driver.copies():
+            assert source in self.places and target in self.places
+            if max(source, target) >= self.driver.blocks.n_blocks:
+                moves[source < target] += 1
+                assert min(source, target) < self.driver.blocks.n_blocks
+            for offset in range(self.block_size):
+                self.content[target, offset] = self.content.get((source, offset))
+        assert max(moves) <= self.max_moves
 
     def write(self, number, begin, end):
         """Compute positions begin to end."""
@@ -45,16 +63,17 @@ class Blocks(RuleBasedStateMachine):
             self.content[self.place(number, position)] = state
 
     def cached_prefix(self, number):
-        """Leading full blocks of a sequence that the prefix cache holds, found by their content."""
+        """Leading full blocks of a sequence that the prefix cache holds in reach, found by their content."""
         bs = self.block_size
-        last = [self.content.get((b, bs - 1)) for b in range(self.driver.blocks.n_blocks) if self.driver.is_cached(b)]
-        assert len(set(last)) == len(last), "the same content is cached twice"
-        n = 0
-        while (n + 1) * bs < len(self.tokens[number]):
-            if state_of(self.extras[number], self.tokens[number][: (n + 1) * bs]) not in last:
-                break
-            n += 1
-        return n
+        cached = [b for b in self.places if self.driver.is_cached(b)]
+        where = {self.content.get((b, bs - 1)): b for b in cached}
+        assert len(where) == len(cached), "the same content is cached twice"
+        found = []
+        for n in range(bs, len(self.tokens[number]), bs):
+            found.append(where.get(state_of(self.extras[number], self.tokens[number][:n])))
+            if found[-1] is None or sum(b >= self.driver.blocks.n_blocks for b in found) > self.max_moves:
+                return found[:-1]
+        return found
 
     @rule(document=st.sampled_from(DOCUMENTS), length=st.integers(1, 40), extras=st.sampled_from([0, 0, 7]))
     def add(self, document, length, extras):
@@ -62,16 +81,19 @@ class Blocks(RuleBasedStateMachine):
         number = d.new(document[:length], extras)
         self.tokens[number], self.extras[number] = document[:length], extras
         found = d.lookup(number)
-        assert len(found) == self.cached_prefix(number)
+        assert found == self.cached_prefix(number)
         idle = {b for b in range(d.blocks.n_blocks) if d.refs(b) == 0}
-        n_new = -(-length // self.block_size) - len(found)
+        n_new = -(-length // self.block_size) - sum(b < d.blocks.n_blocks for b in found)
         assert d.can_admit(number) == (n_new <= len(idle - set(found)))
         if not d.can_admit(number):
             d.release(number)
             del self.tokens[number]
             return
         assert d.admit(number) == len(found)
+        for block, f in zip(d.table(number), found, strict=False):
+            assert block == f or (block in idle and f >= d.blocks.n_blocks)
         assert set(d.table(number)[len(found) :]) <= idle
+        self.copy()
         self.write(number, len(found) * self.block_size, length)
         d.commit(number, length)
 
@@ -85,11 +107,8 @@ class Blocks(RuleBasedStateMachine):
             if d.needs_block(number, position):
                 if not d.n_free():
                     break
-                source = d.extend(number, position)
-                if source >= 0:
-                    block = d.table(number)[-1]
-                    for offset in range(self.block_size):
-                        self.content[block, offset] = self.content.get((source, offset))
+                d.extend(number, position)
+                self.copy()
             d.append(number, token)
             self.tokens[number].append(token)
             self.write(number, position, position + 1)
@@ -285,7 +304,93 @@ def test_usage_counts_what_sequences_hold():
     assert d.blocks.usage == 0
 
 
+# ---- the second tier ---------------------------------------------------------------------------------
+
+
+def kept(d, *prompts):
+    """Compute and release prompts, one after the other; forget the copies that this took."""
+    for prompt in prompts:
+        d.release(compute(d, prompt))
+        d.copies()
+
+
+def test_what_is_evicted_moves_to_the_second_tier_and_back():
+    d = driver(n_blocks=4, n_host_blocks=8)
+    kept(d, range(13))  # blocks 0, 1, 2 are cached, 3 is empty
+    other = compute(d, range(100, 116))
+    assert d.table(other) == [3, 2, 1, 0]
+    assert d.copies() == [(2, 4), (1, 5), (0, 6)], "the tail goes first"
+    again = d.new(range(13))
+    assert d.lookup(again) == [6, 5, 4] and not d.can_admit(again)
+    d.release(other)
+    assert d.can_admit(again) and d.admit(again) == 3
+    # Each comes back into a block of `other`, whose content goes where the one before came from.
+    assert d.copies() == [(0, 7), (6, 0), (1, 6), (5, 1), (2, 5), (4, 2), (3, 4)]
+    assert d.table(again) == [0, 1, 2, 3]
+    assert d.lookup(d.new(range(100, 117))) == [4, 5, 6, 7]
+    assert (d.blocks.n_swapped_out, d.blocks.n_swapped_in) == (7, 3)
+    d.check()
+
+
+def test_a_prefix_may_lie_in_both_tiers():
+    d = driver(n_blocks=4, n_host_blocks=8)
+    kept(d, range(13), range(100, 107))  # the second takes the empty block and the last one of the first
+    again = d.new(range(13))
+    assert d.lookup(again) == [0, 1, 4]
+    assert d.admit(again) == 3 and d.table(again)[:2] == [0, 1]
+    d.check()
+
+
+def test_the_second_tier_drops_what_came_first():
+    d = driver(n_blocks=2, n_host_blocks=2)
+    kept(d, range(8), range(10, 18), range(20, 28))
+    assert d.lookup(d.new(range(10, 19))) != [] and d.lookup(d.new(range(9))) == []
+    d.check()
+
+
+def test_what_comes_back_is_not_what_makes_room():
+    d = driver(n_blocks=2, n_host_blocks=1)
+    kept(d, range(5), range(10, 18))
+    again = d.new(range(5))
+    assert d.lookup(again) == [2] and d.admit(again) == 1
+    # Block 0 has nowhere to go; block 1 goes where block 2 came from.
+    assert d.copies() == [(2, 0), (1, 2)]
+    assert d.lookup(d.new(range(10, 19))) == [2]
+    d.check()
+
+
+def test_content_that_is_computed_again_leaves_the_second_tier():
+    d = driver(n_blocks=2, n_host_blocks=4)
+    kept(d, range(5), range(10, 18))
+    assert d.lookup(d.new(range(5))) == [2]
+    late = compute(d, range(4))  # a lookup leaves its last token to be computed
+    assert d.lookup(d.new(range(5))) == d.table(late)
+    d.check()
+
+
+def test_a_step_moves_no_more_than_it_may():
+    d = BlockDriver(BlockManager(4, 4, n_host_blocks=8), max_moves=2)
+    kept(d, range(13))
+    other = compute(d, range(100, 116))
+    assert d.copies() == [(2, 4), (1, 5)]
+    assert d.lookup(d.new(range(13))) == [], "the head went last, and was lost"
+    d.release(other)
+    compute(d, range(200, 208))
+    assert len(d.copies()) == 2
+    compute(d, range(300, 308))
+    assert len(d.copies()) == 2
+    assert d.blocks.n_swapped_out == 6
+    assert len(d.lookup(d.new(range(100, 117)))) == 2, "of four"
+    d.check()
+
+
 @pytest.mark.parametrize(("arguments", "name"), [((0, 16), "n_blocks"), ((4, 0), "block_size"), ((-1, 16), "n_blocks")])
 def test_a_size_below_one_is_refused(arguments, name):
     with pytest.raises(ValueError, match=name):
         BlockManager(*arguments)
+
+
+@pytest.mark.parametrize("options", [{"n_host_blocks": -1}, {"n_host_blocks": 1, "prefix_caching": False}])
+def test_a_second_tier_without_use_is_refused(options):
+    with pytest.raises(ValueError, match="n_host_blocks"):
+        BlockManager(4, **options)

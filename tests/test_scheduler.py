@@ -38,15 +38,19 @@ class Schedules(RuleBasedStateMachine):
         n_rows=st.sampled_from([6, 32]),
         chunk=st.sampled_from([0, 5]),
         prefix_caching=st.sampled_from([True, True, False]),
+        n_host_blocks=st.sampled_from([0, 2, 7, 40]),
         max_queued=st.sampled_from([2, 100]),
         faults=st.booleans(),
     )
-    def start(self, depth, policy, n_blocks, max_num_seqs, n_tokens, n_rows, chunk, prefix_caching, max_queued, faults):
+    def start(
+        self, depth, policy, n_blocks, max_num_seqs, n_tokens, n_rows, chunk, prefix_caching, n_host_blocks, max_queued,
+        faults,
+    ):  # fmt: skip
         self.faults = faults
         self.engine = FakeEngine(
             n_blocks=n_blocks, depth=depth, policy=policy, max_num_seqs=max_num_seqs, max_num_batched_tokens=n_tokens,
             max_rows=n_rows, max_prefill_chunk=chunk, prefix_caching=prefix_caching, max_queued=max_queued,
-            max_model_len=52,
+            max_model_len=52, n_host_blocks=n_host_blocks if prefix_caching else 0,
         )  # fmt: skip
 
     @rule(
@@ -131,17 +135,64 @@ class Schedules(RuleBasedStateMachine):
             self.engine.run()
 
 
+class MovingSchedules(Schedules):
+    """The same where few blocks are there for prompts that come again and again, so that most of them move."""
+
+    @initialize(
+        depth=st.sampled_from([1, 2]),
+        n_blocks=st.sampled_from([13, 16]),
+        max_num_seqs=st.sampled_from([3, 6]),
+        n_tokens=st.sampled_from([11, 32]),
+        n_host_blocks=st.sampled_from([3, 12, 40]),
+        faults=st.booleans(),
+    )
+    def start(self, depth, n_blocks, max_num_seqs, n_tokens, n_host_blocks, faults):
+        self.faults = faults
+        self.engine = FakeEngine(
+            n_blocks=n_blocks, n_host_blocks=n_host_blocks, depth=depth, max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=n_tokens, max_model_len=52, max_queued=100,
+        )  # fmt: skip
+
+    @rule(first=st.integers(0, 3), length=st.integers(16, 44), n=st.integers(1, 3), n_steps=st.integers(0, 20))
+    def come_again(self, first, length, n, n_steps):
+        for k in range(n):
+            self.engine.add([(first + k) % 4, *DOCUMENTS[0][1:length]], max_tokens=5)
+        self.steps(n_steps)
+
+    @precondition(lambda self: self.faults)
+    @rule(first=st.integers(0, 3), length=st.integers(16, 44), again=st.booleans(), cancel=st.booleans())
+    def come_again_and_fail(self, first, length, again, cancel):
+        """The step that starts a prompt fails, perhaps behind one that shares the blocks that it moves."""
+        e = self.engine
+        while e.in_flight:
+            e.deliver()
+        request = e.add([first, *DOCUMENTS[0][1:length]], max_tokens=5)
+        e.schedule()
+        if again and e.depth == 2:
+            e.add([first, *DOCUMENTS[0][1 : length - 1], 1], max_tokens=5)
+            e.schedule()
+        if cancel and isinstance(request, int):
+            e.cancel(request)
+        if e.in_flight:
+            e.fail()
+
+
 TestSchedules = Schedules.TestCase
 TestSchedules.settings = settings(
     max_examples=120, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
+TestMovingSchedules = MovingSchedules.TestCase
+TestMovingSchedules.settings = settings(TestSchedules.settings, max_examples=80)
 
 
 @pytest.mark.parametrize("depth", [1, 2])
-@pytest.mark.parametrize("policy", ["fcfs", "priority"])
-def test_under_load_every_request_gets_the_tokens_it_gets_alone(depth, policy):
+@pytest.mark.parametrize(("policy", "n_host_blocks"), [("fcfs", 0), ("priority", 0), ("fcfs", 12), ("fcfs", 200)])
+def test_under_load_every_request_gets_the_tokens_it_gets_alone(depth, policy, n_host_blocks):
     rng = random.Random(depth)
-    e = FakeEngine(n_blocks=40, depth=depth, policy=policy, max_num_seqs=8, max_num_batched_tokens=24, max_queued=500)
+    e = FakeEngine(
+        n_blocks=40, depth=depth, policy=policy, n_host_blocks=n_host_blocks, max_num_seqs=8, max_num_batched_tokens=24,
+        max_queued=500,
+    )  # fmt: skip
     copies = 0
     for _ in range(400):
         if rng.random() < 0.5:
@@ -157,6 +208,8 @@ def test_under_load_every_request_gets_the_tokens_it_gets_alone(depth, policy):
     e.run()
     s = e.scheduler
     assert copies > 10 and s.n_preemptions > 10 and s.n_prefix_hits > 100, "the test does not test what it should"
+    if n_host_blocks:
+        assert min(e.n_moved) > 100 and s.n_host_hits > 100, "the test does not test the second tier"
 
 
 # ---- the batch ---------------------------------------------------------------------------------------
@@ -369,6 +422,19 @@ def test_outputs_are_found_too():
     e.run()
 
 
+def test_what_a_failed_step_computed_of_a_cancelled_request_is_not_cached():
+    e = FakeEngine(depth=2)
+    request = e.add([1] * 6, ignore_eos=True)
+    e.schedule()
+    e.schedule()
+    e.cancel(request)
+    e.fail()
+    e.deliver()
+    e.add([1] * 6)
+    assert e.step()["positions"] == list(range(6))
+    e.run()
+
+
 def test_a_step_that_failed_leaves_nothing_in_the_cache():
     e = FakeEngine()
     a = e.add(list(range(12)))
@@ -417,6 +483,113 @@ def test_a_preempted_sequence_finds_its_blocks_again():
         computed += len((e.step() or {"token_ids": ()})["token_ids"])
     alone_tokens = 3 * (4 + 11)
     assert e.scheduler.n_preemptions and computed < alone_tokens + 4 * e.scheduler.n_preemptions + 8
+
+
+# ---- the second tier ---------------------------------------------------------------------------------
+
+
+def n_computed(e):
+    """Run until all is done; return the number of tokens that were computed."""
+    n = 0
+    while e.driver.has_work() or e.in_flight:
+        n += len((e.step() or {"token_ids": ()})["token_ids"])
+    e.run()
+    return n
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_preempted_sequence_comes_back_by_copies(depth):
+    computed = {}
+    for n_host_blocks in (0, 30):
+        e = FakeEngine(n_blocks=12, n_host_blocks=n_host_blocks, depth=depth, max_num_seqs=3, max_model_len=48)
+        for k in range(1, 4):
+            e.add([k] * 4, max_tokens=36, ignore_eos=True)
+        computed[n_host_blocks] = n_computed(e)
+        assert e.scheduler.n_preemptions
+    tails = e.scheduler.n_preemptions * (4 + depth)  # what is in no full block yet, or not known yet
+    assert computed[30] <= 3 * (4 + 35) + tails < computed[0]
+    assert min(e.n_moved) > 5 and e.scheduler.n_host_hits == 0, "hits are of prompts"
+
+
+def swapped_out(e, *prompts):
+    """Run prompts, then others until none of their blocks is left in the first tier."""
+    for prompt in prompts:
+        e.add(list(prompt), max_tokens=1)
+        e.run()
+    for k in range(e.n_blocks // 8 + 1):
+        e.add([1 + k] * 33, max_tokens=1)
+        e.run()
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_an_evicted_prompt_is_found_in_the_second_tier(depth):
+    e = FakeEngine(n_blocks=12, n_host_blocks=40, depth=depth, max_num_batched_tokens=64)
+    swapped_out(e, range(41))
+    again = e.add(list(range(41)), max_tokens=1)
+    step = e.step()
+    assert step["positions"] == [40] and e.scheduler.n_host_hits == e.scheduler.n_prefix_hits == 40
+    assert sum(src >= 12 for src, _ in step["copies"]) == 10
+    e.run()
+    assert e.specs[again].finish == ["length"]
+
+
+def test_what_comes_back_is_shared_at_once():
+    e = FakeEngine(n_blocks=12, n_host_blocks=40, max_num_batched_tokens=64)
+    swapped_out(e, range(41))
+    for last in (1, 2, 3):
+        e.add([*range(16), last], max_tokens=1)
+    step = e.step()
+    assert step["positions"] == [16, 16, 16]
+    assert sum(src >= 12 for src, _ in step["copies"]) == 4
+    e.run()
+
+
+def test_a_step_brings_back_as_many_blocks_as_it_may_compute_tokens():
+    e = FakeEngine(n_blocks=26, n_host_blocks=99, max_num_batched_tokens=12, max_num_seqs=4)
+    swapped_out(e, range(58), range(20, 61), range(23, 64))
+    e.add(list(range(58)), max_tokens=1)
+    assert e.step()["positions"][0] == 48, "what it does not move is computed"
+    e.run()
+    for first in (20, 23):
+        e.add(list(range(first, first + 41)), max_tokens=9, ignore_eos=True)
+    assert e.step()["positions"] == [40], "the second needs more than is left"
+    assert e.step()["positions"] == [41, 40]
+    e.run()
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_step_that_failed_moved_nothing(depth):
+    """What it should have brought back, or put away, is not found; who shares it meanwhile ends with an error."""
+    e = FakeEngine(n_blocks=16, n_host_blocks=99, depth=depth, max_num_batched_tokens=64)
+    prompts = [list(range(41)), [1] * 33]
+    swapped_out(e, prompts[0])
+    first = e.add(prompts[0], max_tokens=3, ignore_eos=True)
+    assert {src < 16 for src, _ in e.schedule()["copies"]} == {True, False}
+    if depth == 2:
+        second = e.add([*prompts[0][:16], 1], max_tokens=3, ignore_eos=True)
+        assert e.schedule()["positions"] == [41, 16]
+    e.fail()
+    e.driver.check()
+    assert e.specs[first].finish == ["error"]
+    if depth == 2:
+        assert e.specs[second].finish == ["error"]
+    e.run()
+    for prompt in prompts:
+        e.add(prompt, max_tokens=3, ignore_eos=True)
+    e.run()  # checks what is read
+
+
+def test_what_a_failed_step_should_have_put_away_was_not_brought_back_either():
+    e = FakeEngine(n_blocks=24, n_host_blocks=99, depth=2, max_num_batched_tokens=64)
+    swapped_out(e, range(41))
+    e.add(list(range(41)), max_tokens=3, ignore_eos=True)
+    put_away = {dst for _, dst in e.schedule()["copies"] if dst >= 24}
+    second = e.add([2] * 33, max_tokens=3, ignore_eos=True)
+    assert put_away & {src for src, _ in e.schedule()["copies"]}
+    e.fail()
+    assert e.specs[second].finish == ["error"]
+    e.add([2] * 33, max_tokens=3, ignore_eos=True)
+    e.run()
 
 
 def test_a_newcomer_leaves_the_blocks_that_decodes_need_next():

@@ -135,14 +135,22 @@ int stage(Backend*, StepInput* dst, const StepInput* src, const StepLimits* limi
     return 0;
 }
 
+// Where block `block` keeps the keys (part 0) or values (1) of a layer: a block of either tier.
+char* place_of(const KvCacheView& kv, int64_t block, int part, int64_t layer, size_t bytes) {
+    if (block < kv.n_blocks) {
+        return static_cast<char*>(part ? kv.v : kv.k) + (layer * kv.n_blocks + block) * bytes;
+    }
+    return static_cast<char*>(kv.host) + (((block - kv.n_blocks) * 2 + part) * kv.n_layers + layer) * bytes;
+}
+
 // Keys and values of all layers of the group.
 void copy_block(const KvCacheView& kv, const BlockCopy& copy) {
     const size_t bytes =
         size_t(kv.n_kv_heads) * kv.block_size * kv.head_dim * dtype_bytes(static_cast<DType>(kv.dtype));
-    for (int64_t l = 0; l < kv.n_layers; ++l) {
-        for (void* cache : {kv.k, kv.v}) {
-            char* layer = static_cast<char*>(cache) + l * kv.n_blocks * bytes;
-            std::memcpy(layer + copy.dst * bytes, layer + copy.src * bytes, bytes);
+    for (int part : {0, 1}) {
+        for (int64_t l = 0; l < kv.n_layers; ++l) {
+            std::memcpy(place_of(kv, copy.dst, part, l, bytes), place_of(kv, copy.src, part, l, bytes),
+                        bytes);
         }
     }
 }

@@ -166,3 +166,27 @@ def test_block_copies_and_fed_back_tokens(cuda: opcall.Cuda) -> None:
         want[:, 1], want[:, 2], want[:, 5] = was[:, 0], was[:, 0], was[:, 4]
         assert got.tobytes() == want.tobytes()
     assert table.shape == (50, 64)
+
+
+@pytest.mark.parametrize(("n_layers", "n_kv_heads", "head_dim"), [(2, 2, 64), (5, 3, 80), (28, 4, 128)])
+def test_blocks_move_between_the_tiers(cuda: opcall.Cuda, n_layers: int, n_kv_heads: int, head_dim: int) -> None:
+    """Random copies, each of which may read or write over what one before it wrote, in one step."""
+    rng = np.random.default_rng(1)
+    n_blocks, n_host_blocks = 7, 5
+    k, v = (narrow(normal(rng, n_layers, n_blocks, n_kv_heads, 16, head_dim), "bf16") for _ in range(2))
+    host = narrow(normal(rng, n_host_blocks, 2, n_layers, n_kv_heads, 16, head_dim), "bf16")
+    pairs = rng.integers(0, n_blocks + n_host_blocks, (80, 2))
+    copies = [(0, int(s), int(d)) for s, d in pairs if s != d and min(s, d) < n_blocks]
+    cache = opcall.KvCache(k.copy(), v.copy(), host.copy())
+    x = narrow(normal(rng, 1, n_kv_heads * head_dim), "bf16")
+    cuda.run(
+        *("kv_write", [x, x, np.array([-1], np.int32)], [], [], {"n_kv_heads": n_kv_heads, "head_dim": head_dim}),
+        opcall.Step(n_tokens=1, copies=copies, n_rows=1),
+        cache,
+    )
+    blocks = [np.stack([k[:, b], v[:, b]]) for b in range(n_blocks)] + list(host)
+    for _, src, dst in copies:
+        blocks[dst] = blocks[src]
+    for b, want in enumerate(blocks):
+        got = np.stack([cache.k[:, b], cache.v[:, b]]) if b < n_blocks else cache.host[b - n_blocks]
+        assert got.tobytes() == want.tobytes(), f"block {b}"
