@@ -4,6 +4,7 @@
 // captured graphs, others launch op by op.
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <vector>
@@ -304,6 +305,7 @@ extern "C" __attribute__((visibility("default"))) rvllm::Backend* rvllm_cuda_bac
         std::snprintf(b.description, sizeof b.description, "sm_%d, planned for", options->plan_arch);
     } else {
         constexpr int device = 0;
+        setenv("CUDA_MODULE_LOADING", "EAGER", 0);  // every kernel now: nothing is allocated once steps run
         cudaDeviceProp properties;
         if (unusable(device, &properties, error, error_size)) return nullptr;
         c->context.device = {properties.major * 10 + properties.minor, properties.multiProcessorCount};
