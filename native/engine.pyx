@@ -58,6 +58,9 @@ cdef extern from "engine_thread.h" namespace "rvllm" nogil:
         Gauge n_preemptions
         Gauge prefix_queries
         Gauge prefix_hits
+        Gauge host_hits
+        Gauge swapped_out
+        Gauge swapped_in
         Gauge prompt_tokens
         Gauge generation_tokens
         LogHistogram step_us
@@ -247,7 +250,6 @@ cdef class EngineCore:
                 s.request = r
                 s.choice = <int32_t> i
                 s.n_prompt = <int32_t> n_prompt
-                s.tokens.reserve(n_prompt + max_tokens)
                 if n_prompt:
                     s.tokens.assign(&prompt[0], &prompt[0] + n_prompt)
         except BaseException:
@@ -308,6 +310,9 @@ cdef class EngineCore:
             "preemptions": c.n_preemptions.get(),
             "prefix_queries": c.prefix_queries.get(),
             "prefix_hits": c.prefix_hits.get(),
+            "host_hits": c.host_hits.get(),
+            "swapped_out": c.swapped_out.get(),
+            "swapped_in": c.swapped_in.get(),
             "prompt_tokens": c.prompt_tokens.get(),
             "generation_tokens": c.generation_tokens.get(),
             "thread_cpu_s": self.thread.cpu_us() * 1e-6,
@@ -399,6 +404,9 @@ cdef class EngineCore:
         c.n_preemptions.set(self.scheduler.n_preemptions)
         c.prefix_queries.set(self.scheduler.n_prefix_queries)
         c.prefix_hits.set(self.scheduler.n_prefix_hits)
+        c.host_hits.set(self.scheduler.n_host_hits)
+        c.swapped_out.set(self.blocks.n_swapped_out)
+        c.swapped_in.set(self.blocks.n_swapped_in)
         c.prompt_tokens.set(self.scheduler.n_prompt_tokens)
         c.generation_tokens.set(self.scheduler.n_generated)
         if step is not NULL:

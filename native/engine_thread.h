@@ -115,6 +115,9 @@ struct EngineCounters {
     Gauge n_preemptions;
     Gauge prefix_queries;  // prompt tokens looked up in the prefix cache
     Gauge prefix_hits;     // of these, found
+    Gauge host_hits;       // of those found, in the second tier
+    Gauge swapped_out;     // blocks that moved to the second tier
+    Gauge swapped_in;      // and back
     Gauge prompt_tokens;   // computed or found
     Gauge generation_tokens;
     LogHistogram step_us;      // wall time of a step, schedule to publish

@@ -75,7 +75,7 @@ cdef class BoundPlan:
     cdef StepInput device_step
     cdef const float* logits       # [max_rows, vocab_size] in the backend's memory, valid until the next step
     cdef int64_t logits_stride     # elements between two rows
-    cdef readonly int vocab_size, block_size, n_blocks, max_model_len
+    cdef readonly int vocab_size, block_size, n_blocks, n_host_blocks, max_model_len
     cdef readonly str kv_dtype
     # Owned memory, freed in __dealloc__.
     cdef Plan plan
@@ -86,5 +86,6 @@ cdef class BoundPlan:
     cdef char* arena_memory
     cdef size_t arena_bytes
     cdef size_t[4] kv_bytes        # of the keys of a group; as many for the values
+    cdef size_t[4] host_bytes      # of the second tier of a group
 
     cdef SamplerLimits sampler_limits(self, int max_top) noexcept

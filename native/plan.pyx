@@ -17,6 +17,10 @@ cdef extern from "cpu/pool.h" namespace "rvllm" nogil:
     int pool_threads(const ThreadPool*)
 
 
+cdef extern from "cpu/memory.h" namespace "rvllm" nogil:
+    size_t host_memory_available()
+
+
 cdef extern from "simd/scratch.h" namespace "rvllm" nogil:
     cdef cppclass Scratch:
         @staticmethod
@@ -143,6 +147,10 @@ cdef class Device:
     def memory_available(self) -> int:
         return self.ptr.memory_available(self.ptr)
 
+    def host_memory_available(self) -> int:
+        """Return the bytes of host memory that this process may still take."""
+        return host_memory_available()
+
     def runtime_bytes(self) -> int:
         """Return what the driver takes for itself, an estimate; 0 on the CPU."""
         return self.ptr.runtime_bytes(self.ptr)
@@ -156,12 +164,15 @@ cdef class Device:
 cdef class Limits:
     """Capacities of a step: what every buffer is sized for."""
 
-    def __cinit__(self, int max_tokens, int max_seqs, int max_rows, int max_table_entries, int n_groups=1):
+    def __cinit__(
+        self, int max_tokens, int max_seqs, int max_rows, int max_table_entries, int n_groups=1, *, int max_moves=0
+    ):
         self.c.max_tokens = max_tokens
         self.c.max_seqs = max_seqs
         self.c.max_rows = max_rows
         self.c.max_table_entries = max_table_entries
         self.c.n_groups = n_groups
+        self.c.max_moves = max_moves
 
     @property
     def max_tokens(self) -> int:
@@ -363,6 +374,12 @@ cdef int allocate_kv(BoundPlan plan, DType dtype, groups) except -1:
         )
         view.k = allocate(plan.backend, plan.kv_bytes[g])
         view.v = allocate(plan.backend, plan.kv_bytes[g])
+        if plan.n_host_blocks:
+            view.n_host_blocks = plan.n_host_blocks
+            plan.host_bytes[g] = 2 * (plan.kv_bytes[g] // plan.n_blocks) * plan.n_host_blocks
+            view.host = plan.backend.alloc_host(plan.backend, plan.host_bytes[g])
+            if view.host == NULL:
+                raise MemoryError((<const char*>plan.backend.error).decode())
     return 0
 
 
@@ -379,13 +396,14 @@ cdef Weight* weight_at(BoundPlan plan, size_t index, int64_t row, int64_t n_rows
 cdef class BoundPlan:
     """A plan with its memory and its kernels. Weights are to be packed before the first step.
 
-    `groups` holds (n_layers, n_kv_heads, head_dim) per cache group. Raises MemoryError with the backend's sentence when
+    `groups` holds (n_layers, n_kv_heads, head_dim) per cache group, each of which has `n_blocks` blocks in the device's
+    memory and `n_host_blocks` in the second tier, in host memory. Raises MemoryError with the backend's sentence when
     something does not fit, ValueError when a kernel is missing.
     """
 
     def __cinit__(
         self, NativePlan plan, Device device, Limits limits, *, str kv_dtype, groups, int n_blocks, int block_size,
-        int max_model_len
+        int max_model_len, int n_host_blocks=0
     ):
         cdef size_t i
         cdef Arena arena
@@ -398,6 +416,7 @@ cdef class BoundPlan:
         self.limits = limits.c
         self.kv_dtype = kv_dtype
         self.n_blocks = n_blocks
+        self.n_host_blocks = n_host_blocks
         self.block_size = block_size
         self.max_model_len = max_model_len
         self.vocab_size = plan.c.buffers[plan.c.logits].cols
@@ -430,6 +449,8 @@ cdef class BoundPlan:
         for i in range(4):
             release(self.backend, self.kv[i].k, self.kv_bytes[i])
             release(self.backend, self.kv[i].v, self.kv_bytes[i])
+            if self.kv[i].host != NULL:
+                self.backend.free_host(self.backend, self.kv[i].host, self.host_bytes[i])
         release(self.backend, self.arena_memory, self.arena_bytes)
         release(self.backend, self.step_memory, self.step_bytes)
 
@@ -445,6 +466,7 @@ cdef class BoundPlan:
         return {
             "weights": self.weights_bytes,
             "kv_cache": 2 * (self.kv_bytes[0] + self.kv_bytes[1] + self.kv_bytes[2] + self.kv_bytes[3]),
+            "host_kv_cache": self.host_bytes[0] + self.host_bytes[1] + self.host_bytes[2] + self.host_bytes[3],
             "activations": self.arena_bytes,
             "step_input": self.step_bytes,
         }

@@ -73,6 +73,9 @@ def alone(model):
         {"max_prefill_chunk": 5},
         {"num_blocks": 14, "max_model_len": 128},
         {"num_blocks": 14, "max_model_len": 128, "pipeline_depth": 2},
+        {"num_blocks": 14, "max_model_len": 128, "num_cpu_blocks": 100},
+        {"num_blocks": 14, "max_model_len": 128, "num_cpu_blocks": 9, "pipeline_depth": 2},
+        {"num_blocks": 28, "num_cpu_blocks": 100, "pipeline_depth": 2, "block_size": 8},
         {"enable_prefix_caching": False},
         {"block_size": 8},
         {"max_num_seqs": 3, "scheduling_policy": "priority"},
@@ -89,6 +92,8 @@ def test_same_tokens_however_scheduled(model, alone, name, params, settings):
         assert stats.kv_usage == 0.0
         if "num_blocks" in settings:  # too few for eight sequences, and for keeping their prefixes
             assert stats.preemptions > 0
+            moved = min(stats.blocks_swapped_out, stats.blocks_swapped_in)
+            assert moved > 4 if "num_cpu_blocks" in settings else moved == 0
         elif settings.get("enable_prefix_caching", True):
             assert stats.prefix_hits > 0
         else:

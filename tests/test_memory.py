@@ -91,6 +91,13 @@ def test_unset_length_is_capped_to_the_cache_and_said(planned):
         ({"memory": MIB // 2}, CapacityError, "512.00 KiB are allowed by --memory: raise --memory"),
         ({"memory": 40 * MIB, "num_blocks": 10_000}, CapacityError, "are allowed by --memory: at most"),
         ({"num_blocks": 10**9}, CapacityError, "are available: at most"),
+        ({"num_cpu_blocks": -1}, ConfigError, "--num-cpu-blocks must be at least 0, not -1"),
+        (
+            {"num_cpu_blocks": 8, "enable_prefix_caching": False},
+            ConfigError,
+            "--num-cpu-blocks 8 needs the prefix cache",
+        ),
+        ({"num_cpu_blocks": 10**9}, CapacityError, "are available: at most"),
         ({"num_blocks": 4, "max_model_len": 100}, CapacityError, "raise --num-blocks or ask for at most 64 tokens"),
     ],
 )
@@ -111,8 +118,9 @@ def test_at_most_what_it_says_fits(planned):
 
 
 def test_allocation_keeps_to_the_table(planned):
-    plan, s, table = planned(max_num_seqs=4, num_blocks=32)
+    plan, s, table = planned(max_num_seqs=4, num_blocks=32, num_cpu_blocks=5)
     taken = tiny.bind(plan, s).memory_bytes()
+    assert taken["host_kv_cache"] == table.bytes_of("host KV cache") == 5 * BLOCK
     assert taken["weights"] == table.bytes_of("weights")
     assert taken["kv_cache"] == table.bytes_of("KV cache")
     assert taken["activations"] == table.bytes_of("activations")

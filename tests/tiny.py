@@ -80,6 +80,7 @@ def bind(plan, s: Sizes | None = None, device: Device | None = None) -> BoundPla
         n_blocks=s.num_blocks,
         block_size=s.block_size,
         max_model_len=s.max_model_len,
+        n_host_blocks=s.num_cpu_blocks,
     )
 
 

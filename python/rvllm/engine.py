@@ -164,6 +164,9 @@ class EngineStats:
     preemptions: int
     prefix_queries: int
     prefix_hits: int
+    cpu_prefix_hits: int  # of these, in the second tier
+    blocks_swapped_out: int  # to the second tier
+    blocks_swapped_in: int
     prompt_tokens: int
     generation_tokens: int
     steps: int
@@ -188,7 +191,12 @@ class Engine:
         self._n_blocks = plan.n_blocks
         self._block_size = plan.block_size
         self._max_num_seqs = sizes.max_num_seqs
-        blocks = BlockManager(plan.n_blocks, plan.block_size, prefix_caching=config.enable_prefix_caching)
+        blocks = BlockManager(
+            plan.n_blocks,
+            plan.block_size,
+            prefix_caching=config.enable_prefix_caching,
+            n_host_blocks=plan.n_host_blocks,
+        )
         scheduler = Scheduler(
             blocks,
             max_num_seqs=sizes.max_num_seqs,
@@ -409,6 +417,9 @@ class Engine:
             preemptions=s["preemptions"],
             prefix_queries=s["prefix_queries"],
             prefix_hits=s["prefix_hits"],
+            cpu_prefix_hits=s["host_hits"],
+            blocks_swapped_out=s["swapped_out"],
+            blocks_swapped_in=s["swapped_in"],
             prompt_tokens=s["prompt_tokens"],
             generation_tokens=s["generation_tokens"],
             steps=s["steps"],

@@ -28,6 +28,7 @@ class EngineConfig:
     max_num_queued_reqs: int = 1024
     block_size: int = 16
     num_blocks: int | None = None  # --num-gpu-blocks, --num-gpu-blocks-override
+    num_cpu_blocks: int = 0  # of host memory: the second tier of the prefix cache
     memory: int | None = None  # total budget in bytes, weights included
     gpu_memory_utilization: float | None = None  # share of the device's memory; default 0.9
     gpu_memory_reserve_gb: float | None = None  # GiB of the device's free memory to leave

@@ -119,6 +119,12 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
         help="blocks of the KV cache (default: what fits)",
     )
     add(
+        "--num-cpu-blocks",
+        type=at_least(0),
+        metavar="N",
+        help="blocks of host memory for what the KV cache has no room to keep ({default})",
+    )
+    add(
         "--enable-prefix-caching",
         action=argparse.BooleanOptionalAction,
         help="reuse the KV blocks of equal prompt beginnings (default: on)",
@@ -184,9 +190,8 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "--data-parallel-size": (("1",), "above 1 is not supported; run several servers"),
     "--quantization": ((), _LATER),
     "-q": ((), _LATER),
-    "--num-cpu-blocks": (("0",), _LATER),
     "--cpu-offload-gb": (("0",), "is not supported"),
-    "--swap-space": (("0",), "is not supported: preempted sequences are computed again"),
+    "--swap-space": (("0",), "is not supported: use --num-cpu-blocks"),
     "--gemm-strategy": (("cutlass",), "is not supported: weights lie in one layout, which only rvllm's kernels read"),
     "--target-itl-ms": ((), _LATER),
     "--enable-auto-tool-choice": ((), _LATER),

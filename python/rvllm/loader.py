@@ -152,9 +152,11 @@ def _bind(p: PlannedModel) -> BoundPlan:
             n_blocks=p.sizes.num_blocks,
             block_size=p.sizes.block_size,
             max_model_len=p.sizes.max_model_len,
+            n_host_blocks=p.sizes.num_cpu_blocks,
         )
     except MemoryError as e:
-        raise CapacityError(f"{e}: lower --memory, --num-blocks or --max-model-len") from None
+        flags = "--memory, --num-cpu-blocks," if p.sizes.num_cpu_blocks else "--memory,"
+        raise CapacityError(f"{e}: lower {flags} --num-blocks or --max-model-len") from None
 
 
 def _flag_dtype(flag: str, name: str) -> str | None:

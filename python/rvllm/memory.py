@@ -40,6 +40,7 @@ class Sizes:
     max_rows: int
     block_size: int
     num_blocks: int
+    num_cpu_blocks: int = 0
     notes: tuple[str, ...] = ()  # what was resolved otherwise than the model asks
 
     def limits(self, n_groups: int = 1) -> Limits:
@@ -52,6 +53,7 @@ class Sizes:
             self.max_rows,
             self.max_num_seqs * blocks_per_seq,
             n_groups,
+            max_moves=self.max_num_batched_tokens if self.num_cpu_blocks else 0,
         )
 
     def text(self) -> str:
@@ -63,6 +65,7 @@ class Sizes:
             f"  {'max-num-batched-tokens':<26}{self.max_num_batched_tokens}",
             f"  {'max-prefill-chunk':<26}{self.max_prefill_chunk}",
             f"  {'num-blocks':<26}{self.num_blocks} of {self.block_size} tokens",
+            *([f"  {'num-cpu-blocks':<26}{self.num_cpu_blocks}"] if self.num_cpu_blocks else []),
             *(f"  note: {note}" for note in self.notes),
         ]
         return "\n".join(line.rstrip() for line in lines)
@@ -129,14 +132,14 @@ def resolve(
         max_model_len=_asked_model_len(config, model),
         block_size=block_size,
         num_blocks=0,
+        num_cpu_blocks=config.num_cpu_blocks,
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=max_num_batched_tokens,
         max_prefill_chunk=max_prefill_chunk,
         max_rows=max_rows,
     )
-    block_bytes = sum(
-        2 * g.n_layers * g.n_kv_heads * g.head_dim * block_size * _ITEM_BYTES[kv_cache_dtype] for g in plan.cache_groups
-    )
+    block_bytes = _block_bytes(plan, sizes)
+    _check_cpu_blocks(config, block_bytes, device)
     fixed = _fixed_table(config, plan, native, device, sizes)
     num_blocks = _resolve_blocks(config, sizes, block_bytes, fixed, device)
     sizes = _cap_model_len(config, replace(sizes, num_blocks=num_blocks), block_bytes, device)
@@ -144,6 +147,25 @@ def resolve(
     fixed = _fixed_table(config, plan, native, device, sizes)
     weights, *others = fixed.rows
     return sizes, replace(fixed, rows=(weights, cache, *others))
+
+
+def _block_bytes(plan: Plan, sizes: Sizes) -> int:
+    token_items = sum(2 * g.n_layers * g.n_kv_heads * g.head_dim for g in plan.cache_groups)
+    return token_items * sizes.block_size * _ITEM_BYTES[sizes.kv_cache_dtype]
+
+
+def _check_cpu_blocks(config: EngineConfig, block_bytes: int, device: Device) -> None:
+    n = config.num_cpu_blocks
+    if n < 0:
+        raise ConfigError(f"--num-cpu-blocks must be at least 0, not {n}")
+    if n and not config.enable_prefix_caching:
+        raise ConfigError(f"--num-cpu-blocks {n} needs the prefix cache: leave out --no-enable-prefix-caching")
+    free = device.host_memory_available()
+    if n * block_bytes > free:
+        raise CapacityError(
+            f"--num-cpu-blocks {n} takes {format_bytes(n * block_bytes)} of host memory, but {format_bytes(free)} are"
+            f" available: at most {free // block_bytes} blocks fit"
+        )
 
 
 def _check_budget_flags(config: EngineConfig, device: Device) -> None:
@@ -214,16 +236,18 @@ def _fixed_table(config: EngineConfig, plan: Plan, native: NativePlan, device: D
         ("workspace", workspace, "products, attention and staging"),
         ("sampler", sampler, f"{limits.max_seqs} sequences" if device.name != "cpu" else f"{device.threads} threads"),
     )
+    n_cpu = sizes.num_cpu_blocks
+    swapped = (("host KV cache", n_cpu * _block_bytes(plan, sizes), f"{n_cpu} blocks"),) if n_cpu else ()
     depth = config.depth(device.name)
     inputs = f"of {limits.max_table_entries} blocks"
     if device.name == "cpu":
         return MemoryTable(
-            (*rows, ("step inputs", (depth + 1) * limits.step_bytes(), f"{depth + 1} {inputs}"), process)
+            (*rows, *swapped, ("step inputs", (depth + 1) * limits.step_bytes(), f"{depth + 1} {inputs}"), process)
         )
     runtime = ("runtime", device.runtime_bytes(), "context, kernels, captured steps: an estimate")
     return MemoryTable(
         (*rows, ("step inputs", limits.step_bytes(), f"1 {inputs}"), runtime),
-        host=(("step inputs", depth * limits.step_bytes(), f"{depth} {inputs}"), process),
+        host=(*swapped, ("step inputs", depth * limits.step_bytes(), f"{depth} {inputs}"), process),
     )
 
 

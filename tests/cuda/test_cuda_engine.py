@@ -71,6 +71,7 @@ SETTINGS = {
     "one step at a time": {"pipeline_depth": 1},
     "small chunks": {"max_prefill_chunk": 33, "max_num_batched_tokens": 64, "max_num_seqs": 16},
     "preempted": {"num_blocks": 140, "max_num_seqs": 16},
+    "swapped": {"num_blocks": 140, "max_num_seqs": 16, "num_cpu_blocks": 300, "batch_invariant": True},
     "no prefix cache": {"enable_prefix_caching": False},
 }
 
@@ -83,6 +84,9 @@ def test_greedy_tokens_follow_float32(checkpoint, settings):
         together = tokens_of(llm.generate(prompts, greedy()))
         if "num_blocks" in settings:
             assert llm.engine.stats().preemptions > 0
+        if "num_cpu_blocks" in settings:
+            assert tokens_of(llm.generate(prompts, greedy())) == together, "what came back is not what went"
+            assert llm.engine.stats().blocks_swapped_in > 50
     for prompt, tokens in zip(prompts, together, strict=True):
         assert len(tokens) == N_STEPS
         assert_follows(reference, prompt, tokens)

@@ -69,6 +69,8 @@ def test_names_labels_and_buckets(scrape):
         assert samples[f"vllm:{name}_count"][()] == ordered[-1]
         assert f"vllm:{name}_sum" in samples
     assert "rvllm:step_time_seconds_count" in samples
+    for name in ("cpu_prefix_cache_hits", "blocks_swapped_out", "blocks_swapped_in"):
+        assert samples[f"rvllm:{name}_total"] == {(): 0}  # this server has no second tier
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -191,6 +191,7 @@ class Metrics:
         info = {
             "block_size": str(stats.block_size),
             "num_gpu_blocks": str(stats.n_blocks),
+            "num_cpu_blocks": str(config.num_cpu_blocks),
             "cache_dtype": self._engine.loaded.sizes.kv_cache_dtype,
             "enable_prefix_caching": str(config.enable_prefix_caching),
         }
@@ -202,6 +203,9 @@ class Metrics:
         yield counter("vllm:num_preemptions", "Preemptions.", stats.preemptions)
         yield counter("vllm:prefix_cache_queries", "Prompt tokens looked up in the prefix cache.", stats.prefix_queries)
         yield counter("vllm:prefix_cache_hits", "Prompt tokens found in the prefix cache.", stats.prefix_hits)
+        yield counter("rvllm:cpu_prefix_cache_hits", "Prompt tokens found in the second tier.", stats.cpu_prefix_hits)
+        yield counter("rvllm:blocks_swapped_out", "KV blocks moved to the second tier.", stats.blocks_swapped_out)
+        yield counter("rvllm:blocks_swapped_in", "KV blocks moved back from it.", stats.blocks_swapped_in)
         yield counter(
             "vllm:prompt_tokens_cached", "Prompt tokens of ended requests that were cached.", self._prompt_tokens_cached
         )
