@@ -56,6 +56,8 @@ cdef class Scheduler:
     cdef readonly int32_t max_num_seqs
     cdef readonly int32_t max_num_batched_tokens
     cdef readonly int32_t max_prefill_chunk
+    cdef readonly int32_t max_mixed_tokens
+    cdef int32_t budget  # tokens of the step that is being built
     cdef readonly int32_t max_model_len
     cdef readonly int32_t max_rows
     cdef readonly int32_t max_queued

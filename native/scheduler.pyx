@@ -47,13 +47,15 @@ cdef class Scheduler:
 
     `max_num_seqs` sequences run at once (a request counts each of its choices); a step has at most
     `max_num_batched_tokens` tokens and `max_rows` rows of logits (default: max_num_batched_tokens), a sequence at most
-    `max_prefill_chunk` of its prompt's tokens (0: no limit). `policy` is "fcfs" or "priority" (lower first). Beyond
-    what could start at once, `max_queued` requests may wait. Raises ValueError naming the argument.
+    `max_prefill_chunk` of its prompt's tokens (0: no limit). A step in which sequences decode has at most
+    `max_mixed_tokens` (0: no such limit), so that prompts do not make the others wait. `policy` is "fcfs" or
+    "priority" (lower first). Beyond what could start at once, `max_queued` requests may wait. Raises ValueError naming
+    the argument.
     """
 
     def __cinit__(self, BlockManager blocks not None, *, int32_t max_num_seqs, int32_t max_num_batched_tokens,
-                  int32_t max_model_len, int32_t max_prefill_chunk=0, int32_t max_rows=0, str policy="fcfs",
-                  int32_t depth=1, int32_t max_queued=1024):
+                  int32_t max_model_len, int32_t max_prefill_chunk=0, int32_t max_mixed_tokens=0, int32_t max_rows=0,
+                  str policy="fcfs", int32_t depth=1, int32_t max_queued=1024):
         cdef int32_t i
         if not 1 <= max_num_seqs <= 65535:
             raise ValueError(f"max_num_seqs is {max_num_seqs}: use 1 to 65535")
@@ -68,6 +70,8 @@ cdef class Scheduler:
             raise ValueError(f"max_model_len is {max_model_len}: at least 2")
         if max_prefill_chunk < 0:
             raise ValueError(f"max_prefill_chunk is {max_prefill_chunk}: at least 0")
+        if max_mixed_tokens and max_mixed_tokens < max_num_seqs:
+            raise ValueError(f"max_mixed_tokens is {max_mixed_tokens}: at least max_num_seqs, {max_num_seqs}")
         if policy not in ("fcfs", "priority"):
             raise ValueError(f"policy is {policy!r}: use 'fcfs' or 'priority'")
         if not 1 <= depth <= 2:
@@ -79,6 +83,9 @@ cdef class Scheduler:
         self.max_num_batched_tokens = max_num_batched_tokens
         self.max_model_len = max_model_len
         self.max_prefill_chunk = max_prefill_chunk if max_prefill_chunk else max_num_batched_tokens
+        self.max_mixed_tokens = max_num_batched_tokens
+        if max_mixed_tokens:
+            self.max_mixed_tokens = min(max_mixed_tokens, max_num_batched_tokens)
         self.max_rows = max_rows
         self.by_priority = policy == "priority"
         self.depth = depth
@@ -313,6 +320,7 @@ cdef class Scheduler:
         self.steps[step.step_id % self.depth] = step
         self.blocks.begin(step, self.max_moves)
         self.run_decodes(step)
+        self.budget = self.max_mixed_tokens if step.n_tokens else self.max_num_batched_tokens
         self.run_prefills(step)
         self.admit(step, out)
         if step.n_tokens == 0:
@@ -358,7 +366,7 @@ cdef class Scheduler:
         """The next chunk of every prompt under way, as far as the budget goes."""
         cdef int32_t i = 0, n
         cdef Sequence* s
-        while i < self.n_running and step.n_tokens < self.max_num_batched_tokens:
+        while i < self.n_running and step.n_tokens < self.budget:
             s = self.running[i]
             i += 1
             if not is_decode(s):
@@ -374,7 +382,7 @@ cdef class Scheduler:
         cdef Sequence* s
         cdef int32_t n_slots, n_found, n_now, n_total, n_needed, n
         cdef int32_t n_spare = -1
-        while self.waiting.size() and step.n_tokens < self.max_num_batched_tokens:
+        while self.waiting.size() and step.n_tokens < self.budget:
             s = self.waiting.top()
             n_slots = s.request.params.n if will_fork(s) else 1
             if s.releasing or n_slots > self.n_free_slots - self.n_reserved:
@@ -440,7 +448,7 @@ cdef class Scheduler:
         cdef int32_t n_rows = self.max_rows - step.n_sample_rows
         cdef int32_t n_draws = s.request.params.n if will_fork(s) else 1
         cdef int32_t length = <int32_t> s.tokens.size()
-        cdef int32_t end = min(length, begin + min(self.max_num_batched_tokens - step.n_tokens, self.max_prefill_chunk))
+        cdef int32_t end = min(length, begin + min(self.budget - step.n_tokens, self.max_prefill_chunk))
         cdef int32_t first = s.n_prompt - 1  # position of the first row to score; none from n_prompt - 1 on
         if s.request.params.n_prompt_logprobs >= 0:
             first = min(first, max(begin, s.n_scored))

@@ -244,6 +244,16 @@ def test_a_prompt_gets_no_more_than_its_chunk():
     assert [e.step()["query_start"] for _ in range(3)] == [[0, 8, 16], [0, 8, 16], [0, 4, 8]]
 
 
+def test_prompts_beside_decodes_keep_to_their_budget():
+    e = FakeEngine(max_num_batched_tokens=64, max_mixed_tokens=12)
+    e.add([1], max_tokens=30, ignore_eos=True)
+    e.add(list(range(2, 50)), max_tokens=10, ignore_eos=True)
+    assert e.step()["query_start"] == [0, 1, 49]  # nothing decodes yet
+    e.add(list(range(100, 130)), max_tokens=10, ignore_eos=True)
+    assert [e.step()["query_start"] for _ in range(4)] == [[0, 1, 2, 12], [0, 1, 2, 12], [0, 1, 2, 12], [0, 1, 2, 3]]
+    e.run()
+
+
 def test_only_the_last_chunk_has_logits():
     e = FakeEngine(max_num_batched_tokens=8)
     e.add(list(range(20)))
@@ -308,7 +318,7 @@ def test_the_queue_is_bounded_by_what_cannot_start_at_once():
     ("argument", "value"),
     [
         ("max_num_seqs", 0), ("max_num_batched_tokens", 7), ("max_rows", 7), ("max_model_len", 1),
-        ("max_prefill_chunk", -1), ("policy", "lifo"), ("depth", 3), ("max_queued", -1),
+        ("max_prefill_chunk", -1), ("max_mixed_tokens", 7), ("policy", "lifo"), ("depth", 3), ("max_queued", -1),
     ],
 )  # fmt: skip
 def test_a_wrong_setting_is_named(argument, value):

@@ -62,6 +62,7 @@ def sizes(**changes) -> Sizes:
         "max_num_seqs": 8,
         "max_num_batched_tokens": 64,
         "max_prefill_chunk": 64,
+        "max_mixed_tokens": 64,
         "max_rows": 64,
         "block_size": 16,
         "num_blocks": 64,

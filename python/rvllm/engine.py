@@ -202,6 +202,7 @@ class Engine:
             max_num_seqs=sizes.max_num_seqs,
             max_num_batched_tokens=sizes.max_num_batched_tokens,
             max_prefill_chunk=sizes.max_prefill_chunk,
+            max_mixed_tokens=sizes.max_mixed_tokens,
             max_model_len=sizes.max_model_len,
             max_rows=sizes.max_rows,
             policy=config.scheduling_policy,

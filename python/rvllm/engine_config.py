@@ -25,6 +25,7 @@ class EngineConfig:
     max_num_batched_tokens: int | None = None  # token budget of a step
     max_num_seqs: int | None = None
     max_prefill_chunk: int | None = None
+    max_mixed_tokens: int | None = None  # token budget of a step in which sequences decode
     max_num_queued_reqs: int = 1024
     block_size: int = 16
     num_blocks: int | None = None  # --num-gpu-blocks, --num-gpu-blocks-override

@@ -89,6 +89,7 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
     add("--max-num-seqs", type=positive, metavar="N", help="sequences in one step")
     add("--max-num-batched-tokens", type=positive, metavar="N", help="token budget of one step")
     add("--max-prefill-chunk", type=positive, metavar="N", help="prompt tokens of one sequence in one step")
+    add("--max-mixed-tokens", type=positive, metavar="N", help="token budget of a step in which sequences decode")
     add("--max-num-queued-reqs", type=positive, metavar="N", help="waiting requests before 429 ({default})")
     add("--scheduling-policy", choices=("fcfs", "priority"), help="order of the queue ({default})")
     add("--max-logprobs", type=at_least(0), metavar="N", help="most alternatives per token ({default})")

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 _ITEM_BYTES = {"f32": 4, "f16": 2, "bf16": 2}
 GIB = 1 << 30
 Row = tuple[str, int, str]  # purpose, bytes, remark
-_DEFAULT_STEP = {"cpu": (64, 512), "cuda": (256, 4096)}  # sequences, tokens
+# Sequences, tokens, tokens beside decodes: of these, so few that a decode takes at most a third longer (cuda, 7B), or
+# two or three times as long (cpu); weights pass once for all, so that prompts lose next to nothing.
+_DEFAULT_STEP = {"cpu": (64, 512, 128), "cuda": (256, 4096, 384)}
 _DEFAULT_UTILIZATION = 0.9  # share of a device's memory
 _USUAL_LEN = 1024  # tokens for which the default cache has room per running sequence
 _LONGEST_SEQS = 4  # sequences of the maximal length for which it has room
@@ -37,6 +39,7 @@ class Sizes:
     max_num_seqs: int
     max_num_batched_tokens: int
     max_prefill_chunk: int
+    max_mixed_tokens: int
     max_rows: int
     block_size: int
     num_blocks: int
@@ -64,6 +67,7 @@ class Sizes:
             f"  {'max-num-seqs':<26}{self.max_num_seqs}",
             f"  {'max-num-batched-tokens':<26}{self.max_num_batched_tokens}",
             f"  {'max-prefill-chunk':<26}{self.max_prefill_chunk}",
+            f"  {'max-mixed-tokens':<26}{self.max_mixed_tokens}",
             f"  {'num-blocks':<26}{self.num_blocks} of {self.block_size} tokens",
             *([f"  {'num-cpu-blocks':<26}{self.num_cpu_blocks}"] if self.num_cpu_blocks else []),
             *(f"  note: {note}" for note in self.notes),
@@ -125,7 +129,6 @@ def resolve(
     if block_size < 1 or block_size & (block_size - 1):
         raise ConfigError(f"--block-size must be a power of two, not {block_size}")
     _check_budget_flags(config, device)
-    max_num_seqs, max_num_batched_tokens, max_prefill_chunk, max_rows = _resolve_steps(config, device)
     sizes = Sizes(
         dtype=dtype,
         kv_cache_dtype=kv_cache_dtype,
@@ -133,10 +136,7 @@ def resolve(
         block_size=block_size,
         num_blocks=0,
         num_cpu_blocks=config.num_cpu_blocks,
-        max_num_seqs=max_num_seqs,
-        max_num_batched_tokens=max_num_batched_tokens,
-        max_prefill_chunk=max_prefill_chunk,
-        max_rows=max_rows,
+        **_resolve_steps(config, device),
     )
     block_bytes = _block_bytes(plan, sizes)
     _check_cpu_blocks(config, block_bytes, device)
@@ -184,17 +184,18 @@ def _check_budget_flags(config: EngineConfig, device: Device) -> None:
         raise ConfigError(f"--gpu-memory-utilization must be above 0 and at most 1, not {share:g}")
 
 
-def _resolve_steps(config: EngineConfig, device: Device) -> tuple[int, int, int, int]:
+def _resolve_steps(config: EngineConfig, device: Device) -> dict[str, int]:
     """Resolve sequences, tokens, prefill chunk and rows of a step, in which every running sequence must fit."""
     tokens, seqs = config.max_num_batched_tokens, config.max_num_seqs
     for flag, value in (
         ("--max-num-batched-tokens", tokens),
         ("--max-num-seqs", seqs),
         ("--max-prefill-chunk", config.max_prefill_chunk),
+        ("--max-mixed-tokens", config.max_mixed_tokens),
     ):
         if value is not None and value < 1:
             raise ConfigError(f"{flag} must be at least 1, not {value}")
-    usual_seqs, usual_tokens = _DEFAULT_STEP[device.name]
+    usual_seqs, usual_tokens, usual_mixed = _DEFAULT_STEP[device.name]
     if seqs is None:
         seqs = min(usual_seqs, tokens or usual_seqs)
     if tokens is None:
@@ -204,8 +205,18 @@ def _resolve_steps(config: EngineConfig, device: Device) -> tuple[int, int, int,
     chunk = config.max_prefill_chunk or tokens
     if chunk > tokens:
         raise ConfigError(f"--max-prefill-chunk {chunk} is above --max-num-batched-tokens {tokens}")
-    rows = max(seqs, min(_SCORED_ROWS, tokens))
-    return seqs, tokens, chunk, rows
+    mixed = config.max_mixed_tokens or min(tokens, max(usual_mixed, seqs + seqs // 2))
+    if mixed > tokens:
+        raise ConfigError(f"--max-mixed-tokens {mixed} is above --max-num-batched-tokens {tokens}")
+    if mixed < seqs:
+        raise ConfigError(f"--max-mixed-tokens {mixed} is below --max-num-seqs {seqs}: decodes would not fit")
+    return {
+        "max_num_seqs": seqs,
+        "max_num_batched_tokens": tokens,
+        "max_prefill_chunk": chunk,
+        "max_mixed_tokens": mixed,
+        "max_rows": max(seqs, min(_SCORED_ROWS, tokens)),
+    }
 
 
 def _asked_model_len(config: EngineConfig, model: ModelConfig) -> int:
