@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from rvllm.config import ModelConfig
 from rvllm.engine_config import EngineConfig
@@ -73,6 +73,14 @@ class Sizes:
             *(f"  note: {note}" for note in self.notes),
         ]
         return "\n".join(line.rstrip() for line in lines)
+
+
+class _StepSizes(TypedDict):
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    max_prefill_chunk: int
+    max_mixed_tokens: int
+    max_rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +192,7 @@ def _check_budget_flags(config: EngineConfig, device: Device) -> None:
         raise ConfigError(f"--gpu-memory-utilization must be above 0 and at most 1, not {share:g}")
 
 
-def _resolve_steps(config: EngineConfig, device: Device) -> dict[str, int]:
+def _resolve_steps(config: EngineConfig, device: Device) -> _StepSizes:
     """Resolve sequences, tokens, prefill chunk and rows of a step, in which every running sequence must fit."""
     tokens, seqs = config.max_num_batched_tokens, config.max_num_seqs
     for flag, value in (
