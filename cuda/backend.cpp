@@ -13,19 +13,21 @@
 #include "gemm/linear.h"
 #include "kernels.h"
 #include "prepared.h"
+#include "sampling/sampler.h"
 #include "weights.h"
 
 namespace rvllm::cuda {
 namespace {
 
 constexpr size_t kRuntimeBytes = 600 << 20;
-constexpr int kTickets = 8;  // steps that may be waited for at a time
+constexpr int kTickets = 8;  // submit() and sample() calls that may be waited for at a time
 
 struct Cuda {
     Backend backend{};
     Context context;
     Upload upload;
     std::vector<std::unique_ptr<Prepared>> prepared;
+    std::unique_ptr<DeviceSampler> sampler;  // of one of them
     cudaEvent_t done[kTickets] = {};
     uint64_t n_submitted = 0;
     size_t plan_memory = 0;  // of a GPU that is not here
@@ -155,6 +157,7 @@ void retire(Backend* b, const StepInput* step) {
     cudaStreamSynchronize(self(b).context.stream);
     all.erase(std::remove_if(all.begin(), all.end(), [&](const auto& p) { return p->step == step; }),
               all.end());
+    if (self(b).sampler && self(b).sampler->step() == step) self(b).sampler.reset();
 }
 
 size_t workspace_bytes(Backend* b, const OpCall* calls, int32_t n_calls, const KvCacheView* kv,
@@ -184,6 +187,12 @@ int stage(Backend* b, StepInput* dst, const StepInput* src, const StepLimits*) {
     return p == nullptr || failed(b, "cannot stage a step", stage_step(self(b).context, *p, dst, *src));
 }
 
+int record(Backend* b, uint64_t* ticket) {
+    Cuda& c = self(b);
+    *ticket = c.n_submitted++;
+    return failed(b, "cannot record a step", cudaEventRecord(c.done[*ticket % kTickets], c.context.stream));
+}
+
 int submit(Backend* b, const OpCall* calls, int32_t n_calls, const KvCacheView* kv, StepInput* step,
            uint64_t* ticket) {
     Cuda& c = self(b);
@@ -204,12 +213,48 @@ int submit(Backend* b, const OpCall* calls, int32_t n_calls, const KvCacheView* 
         launch_calls(context, calls, n_calls, kv, *step);
         if (failed(b, context.failed, context.error)) return 1;
     }
-    *ticket = c.n_submitted++;
-    return failed(b, "cannot record a step", cudaEventRecord(c.done[*ticket % kTickets], context.stream));
+    return record(b, ticket);
 }
 
 int wait(Backend* b, uint64_t ticket) {
     return failed(b, "a step failed", cudaEventSynchronize(self(b).done[ticket % kTickets]));
+}
+
+size_t sampler_bytes(Backend*, const SamplerLimits* limits) {
+    return DeviceSampler::bytes(*limits);
+}
+
+int prepare_sampler(Backend* b, StepInput* step, const float* logits, int64_t logits_stride,
+                    const SamplerLimits* limits) {
+    Cuda& c = self(b);
+    c.sampler.reset();
+    c.sampler =
+        DeviceSampler::create(c.context, step, logits, logits_stride, *limits, b->error, sizeof b->error);
+    if (!c.sampler) return 1;
+    step->last_token = c.sampler->last_token();
+    return 0;
+}
+
+DeviceSampler* sampler_of(Backend* b, const StepInput* step) {
+    DeviceSampler* s = self(b).sampler.get();
+    if (s && s->step() == step) return s;
+    std::snprintf(b->error, sizeof b->error, "the step has no sampler");
+    return nullptr;
+}
+
+int admit(Backend* b, const StepInput* step, const Sequence* seq) {
+    DeviceSampler* s = sampler_of(b, step);
+    if (!s) return 1;
+    const char* refused = s->admit(*seq);
+    if (refused) std::snprintf(b->error, sizeof b->error, "%s", refused);
+    return refused != nullptr;
+}
+
+int sample(Backend* b, StepInput* step, const StepInput* src, SampleResult* results, TopToken* tops,
+           uint64_t* ticket) {
+    DeviceSampler* s = sampler_of(b, step);
+    if (!s || failed(b, "cannot launch the sampler", s->sample(*src, results, tops))) return 1;
+    return record(b, ticket);
 }
 
 void* alloc_host(Backend* b, size_t bytes) {
@@ -226,6 +271,7 @@ void free_host(Backend*, void* p, size_t) {
 void destroy(Backend* b) {
     Cuda* c = &self(b);
     cudaStreamSynchronize(c->context.stream);
+    c->sampler.reset();
     c->prepared.clear();
     destroy_upload(c->upload);
     for (cudaEvent_t e : c->done) {
@@ -342,6 +388,10 @@ extern "C" __attribute__((visibility("default"))) rvllm::Backend* rvllm_cuda_bac
     b.stage = stage;
     b.submit = submit;
     b.wait = wait;
+    b.sampler_bytes = sampler_bytes;
+    b.prepare_sampler = prepare_sampler;
+    b.admit = admit;
+    b.sample = sample;
     b.alloc_host = alloc_host;
     b.free_host = free_host;
     b.destroy = destroy;

@@ -35,6 +35,11 @@ struct BackendOptions {
     uint64_t plan_memory = 0;  // its bytes
 };
 
+// What a request may bring to a sampler on a device, which keeps it in arrays; the front door refuses more.
+constexpr int kMaxLogitBias = 1024;      // entries of logit_bias
+constexpr int kMaxBadWordTokens = 2048;  // tokens of all bad_words together
+constexpr int kMaxEndTokens = 256;       // stop tokens, with the model's own
+
 // Capacities of the sampler of a bound plan.
 struct SamplerLimits {
     int32_t max_slots = 0;  // running sequences

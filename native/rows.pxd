@@ -23,6 +23,11 @@ cdef extern from "simd/kernels.h" namespace "rvllm" nogil:
 
     ExpParams exp_params(float max, double temperature)
 
+    cdef cppclass ExactSum:
+        ExactSum()
+        void add(uint64_t w)
+        double value()
+
     cdef cppclass SamplingKernels:
         const char* name
         cbool scan_max(const float* x, int64_t n, float* lane_max, float* max)
@@ -37,9 +42,9 @@ cdef extern from "simd/kernels.h" namespace "rvllm" nogil:
         void histogram(const float* x, const uint64_t* w, int64_t n, float top, float bins_per_unit, uint64_t* hist)
         int64_t pick_bins(const float* x, int64_t n, float top, float bins_per_unit, int64_t first, int64_t last,
                           uint64_t* keys)
-        void exact_mass(const float* x, int64_t n, const ExpParams* e, float lo, float above, double* total,
-                        double* part)
-        double exact_weight(float x, const ExpParams* e)
+        void exact_mass(const float* x, int64_t n, const ExpParams* e, float lo, float above, ExactSum* total,
+                        ExactSum* part)
+        uint64_t exact_weight(float x, const ExpParams* e)
         uint64_t exp_store(const float* x, int64_t n, const ExpParams* e, float* y)
         void scale(float* x, int64_t n, float by)
         void divide(float* x, int64_t n, float by)

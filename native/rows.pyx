@@ -6,7 +6,7 @@ a sample) hold the tokens that stay select a few candidates in one pass; a histo
 values narrows the border down to a few, and only those are sorted.
 
 Top-p compares sums of weights with p times their total. Weights carry a known error; when the border
-lies within it, the sums are taken again in float64. So what stays is what float64 arithmetic keeps.
+lies within it, the sums are taken again from float64. So what stays is what float64 arithmetic keeps.
 """
 from libc.math cimport INFINITY, log, log2
 from libc.string cimport memcpy, memset
@@ -172,7 +172,8 @@ cdef void cut_by_mass(Select* c, const float* all_x, int64_t n_all, double p, ui
     cdef Border border
     cdef uint64_t sum
     cdef int64_t m, i, at_low = -1, at = -1
-    cdef double exact_total, exact_sum
+    cdef ExactSum exact_total, exact_sum
+    cdef double exact_target
     border.low = low
     border.high = high
     border.above = 0
@@ -189,9 +190,10 @@ cdef void cut_by_mass(Select* c, const float* all_x, int64_t n_all, double p, ui
         at = m - 1
     if at != at_low:  # the border is nearer than the weights are exact
         K.exact_mass(all_x, n_all, &c.e, c.lo, key_value(s.keys[0]), &exact_total, &exact_sum)
+        exact_target = p * exact_total.value()
         for i in range(m):
-            exact_sum += K.exact_weight(s.val[position(s.keys[i])], &c.e)
-            if exact_sum >= p * exact_total:
+            exact_sum.add(K.exact_weight(s.val[position(s.keys[i])], &c.e))
+            if exact_sum.value() >= exact_target:
                 at = i
                 break
     cut_at(c, s.keys[at], s)

@@ -7,7 +7,7 @@ from libcpp cimport bool as cbool
 from libcpp.pair cimport pair
 from libcpp.vector cimport vector
 
-from rvllm._native.core cimport SampleResult, Sequence, StepInput, TopToken
+from rvllm._native.core cimport Request, SampleResult, SampleRow, Sequence, StepInput, TopToken
 from rvllm._native.rows cimport Scratch
 
 
@@ -66,3 +66,9 @@ cdef class Sampler:
     # The logits are not changed. A row that fails is marked; its last_token becomes 0.
     cdef int sample(self, ThreadPool* pool, const float* logits, int64_t row_stride, const StepInput* step,
                     SampleResult* results, TopToken* tops, int32_t max_top) noexcept nogil
+
+
+# Between Python's objects and a step's, for tests and benchmarks of samplers.
+cdef int describe_sequence(Request* request, Sequence* seq, int32_t slot, prompt, output, dict params) except -1
+cdef vector[SampleRow] sample_rows_of(rows, int64_t n_logits, int64_t n_slots) except *
+cdef list results_of(const StepInput* step, const SampleResult* results, const TopToken* tops, int32_t max_top)

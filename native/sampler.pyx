@@ -3,7 +3,7 @@
 from libc.math cimport INFINITY
 from libc.string cimport memcpy
 
-from rvllm._native.core cimport Request, RowKind, SampleRow
+from rvllm._native.core cimport Request, RowKind, SampleRow, SamplingParams
 from rvllm._native.rows cimport (
     K, Purpose, RowParams, RowStats, log_prob, random_bits, sample_row, stats_row, top_row,
 )
@@ -142,66 +142,26 @@ cdef class Sampler:
 
     # ---- the same from Python, one call per event, for tests and benchmarks -----------------------
 
-    def add(self, int32_t slot, prompt, output=(), *, int32_t choice=0, uint64_t seed=0, float temperature=1,
-            float top_p=1, float min_p=0, int32_t top_k=0, float repetition_penalty=1, float frequency_penalty=0,
-            float presence_penalty=0, int32_t max_tokens=16, bint ignore_eos=False, eos_token_ids=(),
-            stop_token_ids=(), logit_bias=(), allowed_token_ids=(), bad_words=()):
-        """Start (or restart after a preemption) a sequence in a slot. `logit_bias`: pairs (token, bias)."""
+    def add(self, int32_t slot, prompt, output=(), **params):
+        """Start (or restart after a preemption) a sequence in a slot; for `params` see describe_sequence()."""
         cdef Request request
         cdef Sequence seq
         if not 0 <= slot < <int64_t>self.slots.size():
             raise ValueError(f"slot: {slot} is not in [0, {self.slots.size()})")
-        request.params.temperature = temperature
-        request.params.top_p = top_p
-        request.params.min_p = min_p
-        request.params.top_k = top_k
-        request.params.seed = seed
-        request.params.repetition_penalty = repetition_penalty
-        request.params.frequency_penalty = frequency_penalty
-        request.params.presence_penalty = presence_penalty
-        request.params.max_tokens = max_tokens
-        request.params.ignore_eos = ignore_eos
-        request.params.eos_token_ids = eos_token_ids
-        request.params.stop_token_ids = stop_token_ids
-        request.params.logit_bias = logit_bias
-        request.params.allowed_token_ids = allowed_token_ids
-        request.params.bad_words = bad_words
-        seq.request = &request
-        seq.choice = choice
-        seq.slot = slot
-        seq.tokens = [*prompt, *output]
-        seq.n_prompt = <int32_t>len(prompt)
+        describe_sequence(&request, &seq, slot, prompt, output, params)
         if self.reset(&seq):
             raise MemoryError("sampler: no memory for the slot's history")
 
     def step(self, const float[:, :] logits, rows):
-        """Serve rows of one step and return one dict per row, with the results' fields and `top`.
-
-        Each row is a dict: `logit_row`, `slot`, `token_index`; optional `n_top` (-1), `suppress_stop`, and
-        `target` (a token to score instead of drawing one).
-        """
+        """Serve rows of one step and return one dict per row; see sample_rows_of() and results_of()."""
         cdef StepInput step
-        cdef vector[SampleRow] sample_rows
+        cdef vector[SampleRow] sample_rows = sample_rows_of(rows, logits.shape[0], self.slots.size())
         cdef vector[SampleResult] results
         cdef vector[TopToken] tops
         cdef vector[int32_t] last_token = vector[int32_t](self.slots.size())
-        cdef SampleRow r
         cdef ThreadPool* pool = NULL
-        cdef size_t i
-        cdef int32_t j
         if logits.shape[1] != self.vocab_size or logits.strides[1] != sizeof(float):
             raise ValueError(f"logits: expected rows of {self.vocab_size} adjacent values")
-        for row in rows:
-            r.logit_row = row["logit_row"]
-            r.slot = row["slot"]
-            r.token_index = row["token_index"]
-            r.n_top = row.get("n_top", -1)
-            r.suppress_stop = row.get("suppress_stop", False)
-            r.kind = RowKind.score if "target" in row else RowKind.sample
-            r.target = row.get("target", -1)
-            if not 0 <= r.logit_row < logits.shape[0] or not 0 <= r.slot < <int64_t>self.slots.size():
-                raise ValueError(f"rows: {row} is out of range")
-            sample_rows.push_back(r)
         results.resize(sample_rows.size())
         tops.resize(sample_rows.size() * self.max_top)
         step.n_sample_rows = <int32_t>sample_rows.size()
@@ -214,12 +174,65 @@ cdef class Sampler:
                         tops.data(), self.max_top)
         if pool != NULL:
             pool_destroy(pool)
-        return [
-            {
-                "token": results[i].token, "rank": results[i].rank, "logprob": results[i].logprob,
-                "failed": bool(results[i].failed), "last_token": last_token[sample_rows[i].slot],
-                "top": [(tops[i * self.max_top + j].token, tops[i * self.max_top + j].logprob)
-                        for j in range(results[i].n_top)],
-            }
-            for i in range(results.size())
-        ]
+        return results_of(&step, results.data(), tops.data(), self.max_top)
+
+
+cdef int describe_sequence(Request* request, Sequence* seq, int32_t slot, prompt, output, dict params) except -1:
+    """Fill in a sequence from keyword arguments: fields of SamplingParams, and `choice`."""
+    cdef SamplingParams* p = &request.params
+    params = dict(params)
+    seq.choice = params.pop("choice", 0)
+    p.temperature = params.pop("temperature", 1)
+    p.top_p = params.pop("top_p", 1)
+    p.min_p = params.pop("min_p", 0)
+    p.top_k = params.pop("top_k", 0)
+    p.seed = params.pop("seed", 0)
+    p.repetition_penalty = params.pop("repetition_penalty", 1)
+    p.frequency_penalty = params.pop("frequency_penalty", 0)
+    p.presence_penalty = params.pop("presence_penalty", 0)
+    p.max_tokens = params.pop("max_tokens", 16)
+    p.ignore_eos = params.pop("ignore_eos", False)
+    p.eos_token_ids = params.pop("eos_token_ids", ())
+    p.stop_token_ids = params.pop("stop_token_ids", ())
+    p.logit_bias = params.pop("logit_bias", ())
+    p.allowed_token_ids = params.pop("allowed_token_ids", ())
+    p.bad_words = params.pop("bad_words", ())
+    if params:
+        raise TypeError(f"sampling parameters that do not exist: {', '.join(params)}")
+    seq.request = request
+    seq.slot = slot
+    seq.tokens = [*prompt, *output]
+    seq.n_prompt = <int32_t>len(prompt)
+    return 0
+
+
+cdef vector[SampleRow] sample_rows_of(rows, int64_t n_logits, int64_t n_slots) except *:
+    """Make rows of a step from dicts: `logit_row`, `slot`, `token_index`; optional `n_top` (-1), `suppress_stop`, and
+    `target` (a token to score instead of drawing one)."""
+    cdef vector[SampleRow] sample_rows
+    cdef SampleRow r
+    for row in rows:
+        r.logit_row = row["logit_row"]
+        r.slot = row["slot"]
+        r.token_index = row["token_index"]
+        r.n_top = row.get("n_top", -1)
+        r.suppress_stop = row.get("suppress_stop", False)
+        r.kind = RowKind.score if "target" in row else RowKind.sample
+        r.target = row.get("target", -1)
+        if not 0 <= r.logit_row < n_logits or not 0 <= r.slot < n_slots:
+            raise ValueError(f"rows: {row} is out of range")
+        sample_rows.push_back(r)
+    return sample_rows
+
+
+cdef list results_of(const StepInput* step, const SampleResult* results, const TopToken* tops, int32_t max_top):
+    """Return a dict per row, with the results' fields, `last_token` of its slot, and `top`."""
+    cdef int32_t i, j
+    return [
+        {
+            "token": results[i].token, "rank": results[i].rank, "logprob": results[i].logprob,
+            "failed": bool(results[i].failed), "last_token": step.last_token[step.sample_rows[i].slot],
+            "top": [(tops[i * max_top + j].token, tops[i * max_top + j].logprob) for j in range(results[i].n_top)],
+        }
+        for i in range(step.n_sample_rows)
+    ]

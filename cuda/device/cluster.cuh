@@ -27,6 +27,14 @@ __device__ __forceinline__ void cluster_sync_relaxed() {
     asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
 }
 
+// The generic address of the shared variable of CTA `rank` that is `p` in this one.
+template <typename T>
+__device__ __forceinline__ T* cluster_map(T* p, uint32_t rank) {
+    uint64_t at;
+    asm("mapa.u64 %0, %1, %2;" : "=l"(at) : "l"(p), "r"(rank));
+    return reinterpret_cast<T*>(at);
+}
+
 // Four floats at `address` (an own shared-memory address) of CTA `rank`; zeros unless `valid`. No
 // branch: many of these overlap.
 __device__ __forceinline__ float4 cluster_load(uint32_t address, uint32_t rank, bool valid) {

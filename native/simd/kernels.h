@@ -54,6 +54,18 @@ inline ExpParams exp_params(float max, double temperature) {
     return e;
 }
 
+// A sum of weights computed in float64, each a multiple of 2^-60: nearer than float64 sums, and in any order.
+struct ExactSum {
+    uint64_t high = 0, low = 0;  // in two halves of 32 bits and their carries
+    void add(uint64_t w) {
+        high += w >> 32;
+        low += w & 0xffffffffu;
+    }
+    double value() const {
+        return static_cast<double>(high + (low >> 32)) * 4294967296.0 + static_cast<double>(low & 0xffffffffu);
+    }
+};
+
 struct SamplingKernels {
     const char* name;
 
@@ -82,10 +94,10 @@ struct SamplingKernels {
     int64_t (*pick_bins)(const float* x, int64_t n, float top, float bins_per_unit, int64_t first,
                          int64_t last, uint64_t* keys);
 
-    // Float64: total of exp((x - x_max) / T) over elements >= lo, and of those > above.
-    void (*exact_mass)(const float* x, int64_t n, const ExpParams* e, float lo, float above, double* total,
-                       double* part);
-    double (*exact_weight)(float x, const ExpParams* e);
+    // Weights from float64: their total over elements >= lo, and of those > above.
+    void (*exact_mass)(const float* x, int64_t n, const ExpParams* e, float lo, float above, ExactSum* total,
+                       ExactSum* part);
+    uint64_t (*exact_weight)(float x, const ExpParams* e);
 
     // Unscaled probabilities into y (may be x); returns their fixed-point sum.
     uint64_t (*exp_store)(const float* x, int64_t n, const ExpParams* e, float* y);

@@ -80,8 +80,8 @@ private:
     F base_, d_min_, hi_, lo_, magic_;
 };
 
-// The same in float64, degree 11, relative error 2^-55 before rounding; weight 1 at x*c == m.
-inline double exact_weight_at(double d, double d_min, double c, double m) {
+// The same in float64, degree 11, relative error 2^-55 before rounding, to multiples of 2^-60; 1 at x*c == m.
+inline uint64_t exact_weight_at(double d, double d_min, double c, double m) {
     constexpr double magic = 6755399441055744.0;  // 1.5 * 2^52
     d = d > d_min ? d : d_min;
     const double shifted = __builtin_fma(d, c, magic - m);
@@ -103,35 +103,38 @@ inline double exact_weight_at(double d, double d_min, double c, double m) {
     std::memcpy(&k, &shifted, 8);
     bits += k << 52;
     std::memcpy(&p, &bits, 8);
-    return p;
+    return static_cast<uint64_t>(static_cast<int64_t>(p * 1152921504606846976.0));  // 2^60
 }
 
 inline double exact_floor(const ExpParams* e) { return (e->m - 1000) / e->c; }
 
-double exact_weight(float x, const ExpParams* e) {
+uint64_t exact_weight(float x, const ExpParams* e) {
     return exact_weight_at(static_cast<double>(x) - e->base, exact_floor(e), e->c, e->m);
 }
 
-void exact_mass(const float* x, int64_t n, const ExpParams* e, float lo, float above, double* total, double* part) {
+void exact_mass(const float* x, int64_t n, const ExpParams* e, float lo, float above, ExactSum* total,
+                ExactSum* part) {
     const double base = e->base, d_min = exact_floor(e), c = e->c, m = e->m;
-    double all[kLanes] = {}, some[kLanes] = {};
+    uint64_t all_high[kLanes] = {}, all_low[kLanes] = {}, high[kLanes] = {}, low[kLanes] = {};
     for (int64_t i = 0; i < n; i += kLanes) {
         float v[kLanes];
         store(v, i + kLanes <= n ? load(x + i) : load_part(x + i, n - i, kLowest));
         for (int l = 0; l < kLanes; ++l) {
-            const double w = exact_weight_at(v[l] - base, d_min, c, m);
-            all[l] += v[l] >= lo && v[l] > kLowest ? w : 0;
-            some[l] += v[l] > above ? w : 0;
+            const uint64_t w = exact_weight_at(v[l] - base, d_min, c, m);
+            const uint64_t counted = v[l] >= lo && v[l] > kLowest ? w : 0, counted_above = v[l] > above ? w : 0;
+            all_high[l] += counted >> 32;
+            all_low[l] += counted & 0xffffffffu;
+            high[l] += counted_above >> 32;
+            low[l] += counted_above & 0xffffffffu;
         }
     }
-    for (int step = kLanes / 2; step > 0; step /= 2) {
-        for (int l = 0; l < step; ++l) {
-            all[l] += all[l + step];
-            some[l] += some[l + step];
-        }
+    *total = *part = ExactSum();
+    for (int l = 0; l < kLanes; ++l) {
+        total->high += all_high[l];
+        total->low += all_low[l];
+        part->high += high[l];
+        part->low += low[l];
     }
-    *total = all[0];
-    *part = some[0];
 }
 
 // ---- scans --------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 #pragma once
 #include <cstdint>
 
+#include "host_device.h"
+
 namespace rvllm {
 
 enum class Purpose : uint32_t { draw = 0 };
@@ -11,7 +13,7 @@ struct Philox4 {
     uint32_t v[4];
 };
 
-inline Philox4 philox4x32(const Philox4& counter, uint64_t key) {
+RVLLM_HOST_DEVICE inline Philox4 philox4x32(const Philox4& counter, uint64_t key) {
     uint32_t c0 = counter.v[0], c1 = counter.v[1], c2 = counter.v[2], c3 = counter.v[3];
     uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
     for (int round = 0; round < 10; ++round) {
@@ -28,13 +30,14 @@ inline Philox4 philox4x32(const Philox4& counter, uint64_t key) {
 }
 
 // 64 random bits for one draw.
-inline uint64_t random_bits(uint64_t seed, uint32_t choice, uint32_t token_index, Purpose purpose) {
+RVLLM_HOST_DEVICE inline uint64_t random_bits(uint64_t seed, uint32_t choice, uint32_t token_index,
+                                              Purpose purpose) {
     const Philox4 r = philox4x32({{token_index, choice, static_cast<uint32_t>(purpose), 0}}, seed);
     return r.v[0] | static_cast<uint64_t>(r.v[1]) << 32;
 }
 
 // Uniform integer in [0, n), from 64 random bits.
-inline uint64_t scale_bits(uint64_t bits, uint64_t n) {
+RVLLM_HOST_DEVICE inline uint64_t scale_bits(uint64_t bits, uint64_t n) {
     return static_cast<uint64_t>(static_cast<unsigned __int128>(bits) * n >> 64);
 }
 
