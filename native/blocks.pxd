@@ -9,7 +9,8 @@ cdef extern from "prefix_cache.h" namespace "rvllm" nogil:
         PrefixCache(int32_t n_blocks, int32_t block_size) except +
         int32_t size()
         int32_t lookup(uint64_t extras, const int32_t* tokens, int32_t n_blocks, int32_t* found)
-        int32_t enter(int32_t block, int32_t parent, uint64_t extras, const int32_t* tokens)
+        void hash(int32_t block, int32_t parent, uint64_t extras, const int32_t* tokens)
+        int32_t enter(int32_t block, const int32_t* tokens)
         void move(int32_t source, int32_t target)
         void remove(int32_t block)
         bint holds(int32_t block)

@@ -153,12 +153,16 @@ cdef class BlockManager:
         Content that another block already holds is not entered a second time; one of the second tier gives it up.
         """
         cdef int32_t i, holder
+        cdef int32_t n_full = n_tokens / self.block_size
         if self.cache is NULL:
             return
-        for i in range(s.n_hashed, n_tokens / self.block_size):
+        for i in range(s.n_hashed, n_full):
             if not self.blocks[s.blocks[i]].cached:
-                holder = self.cache.enter(s.blocks[i], s.blocks[i - 1] if i else -1, s.request.extras_hash,
-                                          s.tokens.data() + i * self.block_size)
+                self.cache.hash(s.blocks[i], s.blocks[i - 1] if i else -1, s.request.extras_hash,
+                                s.tokens.data() + i * self.block_size)
+        for i in range(s.n_hashed, n_full):
+            if not self.blocks[s.blocks[i]].cached:
+                holder = self.cache.enter(s.blocks[i], s.tokens.data() + i * self.block_size)
                 if holder >= self.n_blocks:
                     self.host.take(holder)
                     self.cache.move(holder, s.blocks[i])
@@ -166,7 +170,7 @@ cdef class BlockManager:
                     self.host.put(holder)
                     holder = s.blocks[i]
                 self.blocks[s.blocks[i]].cached = holder == s.blocks[i]
-            s.n_hashed = i + 1
+        s.n_hashed = max(s.n_hashed, n_full)
 
     cdef void fork(self, Sequence* parent, Sequence* child) noexcept nogil:
         """Give `child`, without blocks, the same table as `parent`."""
@@ -198,7 +202,11 @@ cdef class BlockManager:
             block = self.device.take_empty()
         else:
             block = self.device.take_oldest()
-            self.swap_out(block)
+            self.blocks[block].cached = 0
+            if self.n_out < self.max_moves and self.host.n_free():
+                self.swap_out(block)
+            else:
+                self.cache.remove(block)
         self.blocks[block].n_refs = 1
         return block
 
@@ -233,15 +241,8 @@ cdef class BlockManager:
     # ---- the second tier ---------------------------------------------------------------------------
 
     cdef void swap_out(self, int32_t block) noexcept nogil:
-        """Move the content of a cached block that is no longer in its list to the second tier.
-
-        It is lost where the tier is full of what is being moved back, or the step moves enough already.
-        """
+        """Move the content of a block to the second tier, which has blocks that are not just being moved back."""
         cdef int32_t target
-        self.blocks[block].cached = 0
-        if self.n_out == self.max_moves or self.host.n_free() == 0:
-            self.cache.remove(block)
-            return
         if self.host.n_empty():
             target = self.host.take_empty()
         else:

@@ -60,11 +60,18 @@ public:
     }
 
     // Gives `block`, which is not in the cache, the hash of its tokens behind block `parent` (kNone: it
-    // is the first of its sequence), and enters it unless another block holds the same. Returns the
-    // block that holds them now.
-    int32_t enter(int32_t block, int32_t parent, uint64_t extras, const int32_t* tokens) {
-        const Hash128 hash = hasher_.next(parent == kNone ? hasher_.root(extras) : hashes_[parent], tokens);
-        hashes_[block] = hash;  // in any case: the blocks behind it need it
+    // is the first of its sequence). The blocks behind it need it, and so does enter(): hash several
+    // before entering them, so that the table is in the CPU's cache in time.
+    void hash(int32_t block, int32_t parent, uint64_t extras, const int32_t* tokens) {
+        hashes_[block] = hasher_.next(parent == kNone ? hasher_.root(extras) : hashes_[parent], tokens);
+        __builtin_prefetch(&table_[home(hashes_[block])]);
+        __builtin_prefetch(&tokens_[static_cast<size_t>(block) * block_size_], 1);
+    }
+
+    // Enters `block` with the tokens that it was hashed with, unless another block holds the same.
+    // Returns the block that holds them now.
+    int32_t enter(int32_t block, const int32_t* tokens) {
+        const Hash128 hash = hashes_[block];
         const int32_t held = find(hash, tokens);
         if (held != kNone) return held;
         std::copy(tokens, tokens + block_size_, &tokens_[static_cast<size_t>(block) * block_size_]);

@@ -1,5 +1,6 @@
 // Queues of the scheduler: binary heaps whose elements know their position, so that any of them can
-// be removed in O(log n), and the map from request id to request (open addressing, no allocation
+// be removed in O(log n), with the keys beside the pointers: thousands of waiting elements are in no
+// cache. And the map from request id to request (open addressing, no allocation
 // while it stays within the reserved size).
 #pragma once
 #include <vector>
@@ -9,34 +10,42 @@
 namespace rvllm {
 
 // Order: first by priority (0 for all under first-come-first-served), then arrival, then choice.
-struct RunsBefore {
-    bool operator()(const Sequence* a, const Sequence* b) const {
-        return a->priority != b->priority ? a->priority < b->priority : a->order < b->order;
+struct RunKey {
+    explicit RunKey(const Sequence& s) : order(s.order), priority(s.priority) {}
+    bool operator<(const RunKey& o) const {
+        return priority != o.priority ? priority < o.priority : order < o.order;
     }
+    uint64_t order;
+    int32_t priority;
 };
-struct ExpiresBefore {
-    bool operator()(const Request* a, const Request* b) const { return a->deadline_us < b->deadline_us; }
+struct RunsBefore {
+    bool operator()(const Sequence* a, const Sequence* b) const { return RunKey(*a) < RunKey(*b); }
+};
+struct DeadlineKey {
+    explicit DeadlineKey(const Request& r) : us(r.deadline_us) {}
+    bool operator<(const DeadlineKey& o) const { return us < o.us; }
+    int64_t us;
 };
 
-template <class T, int32_t T::* Pos, class Before>
+template <class T, int32_t T::* Pos, class Key>
 class IndexedHeap {
 public:
     void reserve(size_t n) { items_.reserve(n); }
     int32_t size() const { return static_cast<int32_t>(items_.size()); }
-    T* at(int32_t i) const { return items_[i]; }
-    T* top() const { return items_.front(); }
+    T* at(int32_t i) const { return items_[i].x; }
+    T* top() const { return items_.front().x; }
 
     void push(T* x) {
-        items_.push_back(x);
-        up(size() - 1, x);
+        items_.push_back({Key(*x), x});
+        up(size() - 1, items_.back());
     }
     void remove(T* x) {
         const int32_t i = x->*Pos;
-        T* last = items_.back();
+        const Item last = items_.back();
         items_.pop_back();
         x->*Pos = -1;
-        if (last == x) return;
-        if (i > 0 && before_(last, items_[(i - 1) / 2])) {
+        if (last.x == x) return;
+        if (i > 0 && last.key < items_[(i - 1) / 2].key) {
             up(i, last);
         } else {
             down(i, last);
@@ -44,40 +53,44 @@ public:
     }
     bool sound() const {
         for (int32_t i = 0; i < size(); ++i) {
-            if (items_[i]->*Pos != i || (i > 0 && before_(items_[i], items_[(i - 1) / 2]))) return false;
+            if (items_[i].x->*Pos != i || (i > 0 && items_[i].key < items_[(i - 1) / 2].key)) return false;
         }
         return true;
     }
 
 private:
-    void put(int32_t i, T* x) {
-        items_[i] = x;
-        x->*Pos = i;
+    struct Item {
+        Key key;
+        T* x;
+    };
+
+    void put(int32_t i, const Item& item) {
+        items_[i] = item;
+        item.x->*Pos = i;
     }
-    void up(int32_t i, T* x) {
-        while (i > 0 && before_(x, items_[(i - 1) / 2])) {
+    void up(int32_t i, const Item item) {
+        while (i > 0 && item.key < items_[(i - 1) / 2].key) {
             put(i, items_[(i - 1) / 2]);
             i = (i - 1) / 2;
         }
-        put(i, x);
+        put(i, item);
     }
-    void down(int32_t i, T* x) {
+    void down(int32_t i, const Item item) {
         while (2 * i + 1 < size()) {
             int32_t child = 2 * i + 1;
-            if (child + 1 < size() && before_(items_[child + 1], items_[child])) ++child;
-            if (!before_(items_[child], x)) break;
+            if (child + 1 < size() && items_[child + 1].key < items_[child].key) ++child;
+            if (!(items_[child].key < item.key)) break;
             put(i, items_[child]);
             i = child;
         }
-        put(i, x);
+        put(i, item);
     }
 
-    std::vector<T*> items_;
-    Before before_;
+    std::vector<Item> items_;
 };
 
-using WaitingQueue = IndexedHeap<Sequence, &Sequence::queue_pos, RunsBefore>;
-using DeadlineQueue = IndexedHeap<Request, &Request::deadline_pos, ExpiresBefore>;
+using WaitingQueue = IndexedHeap<Sequence, &Sequence::queue_pos, RunKey>;
+using DeadlineQueue = IndexedHeap<Request, &Request::deadline_pos, DeadlineKey>;
 
 class RequestMap {
 public:
