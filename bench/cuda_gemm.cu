@@ -118,7 +118,6 @@ struct Problem {
           x((size_t)max_m * c.k),
           packed(packed_bytes(c.n, c.k)),
           bias(c.n),
-          stored_bias(c.n),
           residual((size_t)max_m * out_n),
           ref((size_t)max_m * c.n) {
         randomize(w, 1.f / std::sqrt((float)c.k));
@@ -134,9 +133,6 @@ struct Problem {
         reference_kernel<<<(unsigned)((elements * 32 + 255) / 256), 256>>>(x.data, w.data, ref.data, max_m,
                                                                            c.n, c.k);
         CHECK(cudaDeviceSynchronize());
-        std::vector<float> b = bias.host(), s(b.size());
-        for (int i = 0; i < c.n; ++i) s[stored_row(weight.order, i, c.n)] = b[i];
-        CHECK(cudaMemcpy(stored_bias.data, s.data(), s.size() * 4, cudaMemcpyHostToDevice));
     }
 
     // The expected y of `m` rows, row-major [m, out_n].
@@ -164,7 +160,7 @@ struct Problem {
         LinearArgs a;
         a.weight = packed.data;
         a.x = x.data + (size_t)first * c.k;
-        a.bias = c.bias ? stored_bias.data : nullptr;
+        a.bias = c.bias ? bias.data : nullptr;
         a.residual = c.residual ? residual.data + (size_t)first * out_n : nullptr;
         a.y = y.data;
         a.x_stride = c.k;
@@ -198,7 +194,7 @@ struct Problem {
     int out_n;
     Buffer<T> w, x;
     Buffer<uint8_t> packed;
-    Buffer<float> bias, stored_bias;
+    Buffer<float> bias;
     Buffer<T> residual;
     Buffer<double> ref;
     PackedWeight weight;

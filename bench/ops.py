@@ -44,7 +44,7 @@ Run = Callable[[], object]
 def bind_and_check(cpu: opcall.Cpu, case: Case, p: Problem) -> opcall.Call:
     outputs = [np.full(e.shape, np.nan, np.float32) for e in p.expected]
     inputs = [None if a is None else a.copy() for a in p.inputs]
-    weights = [None if w is None else cpu.weight(w) for w in p.weights]
+    weights = p.packed_weights(cpu)
     cache = None if p.cache is None else opcall.KvCache(p.cache[0].copy(), p.cache[1].copy())
     step = opcall.Step(**p.step) if p.step else None
     call = cpu.bind(case.op, inputs, weights, outputs, p.attrs, step, cache)
@@ -71,15 +71,20 @@ def torch_runs(case: Case, p: Problem, n_copies: int) -> list[Run] | None:
         return torch.from_numpy(widen(a)).to({"uint16": torch.bfloat16, "float16": torch.float16}.get(a.dtype.name))
 
     def one() -> list[Run] | None:
-        if case.op == "linear":
+        if case.op in ("linear", "linear_silu_mul"):
             w = tensor(p.weights[0])
             x = tensor(p.inputs[0]).to(w.dtype)
-            return [lambda: functional.linear(x, w)]
+            if case.op == "linear":
+                return [lambda: functional.linear(x, w)]
+
+            def gated() -> torch.Tensor:
+                gate, up = functional.linear(x, w).chunk(2, -1)
+                return functional.silu(gate) * up
+
+            return [gated]
         if case.op == "attention":
             return attention()
         xs = [tensor(a) for a in p.inputs if a is not None and a.dtype == np.float32]
-        if case.op == "silu_mul":
-            return [lambda: functional.silu(xs[0]) * xs[1]]
         if case.op in ("rms_norm", "add_rms_norm"):
             w, shape, eps = tensor(p.weights[0]), (xs[0].shape[1],), p.attrs["eps"]
             if case.op == "rms_norm":

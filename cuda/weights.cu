@@ -32,7 +32,7 @@ __global__ void random_kernel(float* dst, int64_t first, int64_t n, uint32_t see
 }
 
 PackedWeight packed(const Weight& w) {
-    return {static_cast<uint8_t*>(w.data), w.n, w.k, w.dtype, RowOrder::plain};
+    return {static_cast<uint8_t*>(w.data), w.n, w.k, w.dtype, w.order};
 }
 
 // Pinned and device buffers on first use.

@@ -68,7 +68,7 @@ struct Backend {
     // Of these bytes, what the driver takes for itself: context, kernels, captured steps; an estimate.
     size_t (*runtime_bytes)(Backend*);
 
-    // Resident bytes of a weight, from its format, dtype and shape alone.
+    // Resident bytes of a weight, from its format, row order, dtype and shape alone.
     size_t (*weight_bytes)(Backend*, const Weight*);
     // Converts rows [row, row + n_rows) of a weight from a row-major [n_rows, k] host array of
     // `src_dtype` into the resident layout (w->data is allocated). Vectors: k == 1.

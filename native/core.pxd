@@ -33,9 +33,14 @@ cdef extern from "weight.h" namespace "rvllm" nogil:
         vector
         dense
 
+    cpdef enum class RowOrder(uint8_t):
+        plain
+        gate_up
+
     cdef cppclass Weight:
         Weight()
         WeightFormat format
+        RowOrder order
         DType dtype
         int64_t n
         int64_t k

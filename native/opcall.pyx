@@ -10,8 +10,8 @@ from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from rvllm._native.core cimport (
-    Backend, BlockCopy, DType, Kernel, KernelKey, KvCacheView, Op, OpCall, OpInfo, Operand, StepInput, Sym,
-    StepLimits, Weight, WeightFormat, BackendOptions, backend_create, kMaxCacheGroups, op_info, step_input_bytes,
+    Backend, BackendOptions, BlockCopy, DType, Kernel, KernelKey, KvCacheView, Op, OpCall, OpInfo, Operand, RowOrder,
+    StepInput, StepLimits, Sym, Weight, WeightFormat, backend_create, kMaxCacheGroups, op_info, step_input_bytes,
     step_input_layout,
 )
 
@@ -346,8 +346,11 @@ cdef class Ops:
         self.backend.free(self.backend, p, n_bytes)
         return <size_t>p, zero
 
-    def weight(self, array, *, dtype=None):
-        """Pack an array [n] (a vector, kept as float32) or [n, k] (dense, kept as `dtype`, by default its own)."""
+    def weight(self, array, *, dtype=None, order="plain"):
+        """Pack an array [n] (a vector, kept as float32) or [n, k] (dense, kept as `dtype`, by default its own).
+
+        order: "plain" or "gate_up", of the rows.
+        """
         cdef WeightArray w = WeightArray()
         cdef Backend* b = self.backend
         array = np.ascontiguousarray(array)
@@ -355,6 +358,7 @@ cdef class Ops:
         w.w.n = array.shape[0]
         w.w.k = 1 if array.ndim == 1 else array.shape[1]
         w.w.format = WeightFormat.vector if array.ndim == 1 else WeightFormat.dense
+        w.w.order = RowOrder.gate_up if order == "gate_up" else RowOrder.plain
         if array.ndim == 2:
             w.w.dtype = <DType><int>DTYPES[dtype] if dtype else dtype_of(array)
         w.w.bytes = b.weight_bytes(b, &w.w)

@@ -21,8 +21,7 @@ int in_place_input(Op op, int i) {
     switch (op) {
         case Op::add:
         case Op::mul:
-        case Op::silu:
-        case Op::silu_mul: return i == 0 ? 0 : -1;
+        case Op::silu: return i == 0 ? 0 : -1;
         case Op::add_rms_norm: return i == 1 ? 1 : -1;  // the sum takes over the residual
         default: return -1;
     }

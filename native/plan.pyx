@@ -7,8 +7,9 @@ cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from rvllm._native.core cimport (
-    Attrs, Backend, BackendOptions, DType, Kernel, KernelKey, KvCacheView, Op, OpCall, OpInfo, SamplerLimits, StepInput,
-    StepLimits, Sym, Weight, WeightFormat, backend_create, dtype_bytes, op_info, step_input_bytes, step_input_layout,
+    Attrs, Backend, BackendOptions, DType, Kernel, KernelKey, KvCacheView, Op, OpCall, OpInfo, RowOrder, SamplerLimits,
+    StepInput, StepLimits, Sym, Weight, WeightFormat, backend_create, dtype_bytes, op_info, step_input_bytes,
+    step_input_layout,
 )
 
 cdef extern from "cpu/pool.h" namespace "rvllm" nogil:
@@ -30,6 +31,7 @@ cdef extern from "simd/scratch.h" namespace "rvllm" nogil:
 DTYPES = ("f32", "f16", "bf16", "i32")
 SYMS = ("one", "tokens", "seqs", "rows")
 FORMATS = ("vector", "dense")
+ROW_ORDERS = ("plain", "gate_up")
 SOURCES = ("arena", "token_ids", "positions", "slots", "logit_rows")
 ATTRS = (
     "layer", "group", "n_heads", "n_kv_heads", "head_dim", "rotary_dim", "eps", "softmax_scale", "rope_scale",
@@ -66,12 +68,14 @@ cdef DType dtype_of(str name) except *:
     return <DType><int>DTYPES.index(name)
 
 
-cdef Weight weight_of(str format, str dtype, int64_t n, int64_t k) except *:
+cdef Weight weight_of(weight) except *:
+    """The native form of a rvllm.plan.graph.Weight, without memory."""
     cdef Weight w
-    w.format = <WeightFormat><int>FORMATS.index(format)
-    w.dtype = dtype_of(dtype)
-    w.n = n
-    w.k = k
+    w.format = <WeightFormat><int>FORMATS.index(weight.format)
+    w.order = <RowOrder><int>ROW_ORDERS.index(weight.order)
+    w.dtype = dtype_of(weight.dtype)
+    w.n = weight.n
+    w.k = weight.k
     return w
 
 
@@ -135,7 +139,7 @@ cdef class Device:
         key.kv = dtype_of(weight)
         key.attrs = attrs_of(attrs)
         if spec.weights and spec.weights[0] in ("table", "weight"):
-            dense = op in ("embed", "linear")
+            dense = op in ("embed", "linear", "linear_silu_mul")
             key.format = WeightFormat.dense if dense else WeightFormat.vector
             key.weight = dtype_of(weight) if dense else DType.f32
         kernel = self.ptr.find(self.ptr, &key)
@@ -155,9 +159,9 @@ cdef class Device:
         """Return what the driver takes for itself, an estimate; 0 on the CPU."""
         return self.ptr.runtime_bytes(self.ptr)
 
-    def weight_bytes(self, str format, str dtype, int64_t n, int64_t k) -> int:
-        """Return the resident bytes of a weight, padding included."""
-        cdef Weight w = weight_of(format, dtype, n, k)
+    def weight_bytes(self, weight) -> int:
+        """Return the resident bytes of a rvllm.plan.graph.Weight, padding included."""
+        cdef Weight w = weight_of(weight)
         return aligned(self.ptr.weight_bytes(self.ptr, &w))
 
 
@@ -219,7 +223,7 @@ cdef class NativePlan:
             b.group = buffer.group
             self.c.buffers.push_back(b)
         for weight in weights:
-            self.c.weights.push_back(weight_of(weight.format, weight.dtype, weight.n, weight.k))
+            self.c.weights.push_back(weight_of(weight))
         for node in plan.ops:
             op = PlanOp()
             op.op = <Op><int>table[node.op].code

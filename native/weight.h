@@ -14,8 +14,15 @@ enum class WeightFormat : uint8_t {
     dense,   // [n, k] of `dtype`: linear and embedding (one layout serves both, for tied ones)
 };
 
+// How the rows of a dense weight are used, which its layout may follow.
+enum class RowOrder : uint8_t {
+    plain,
+    gate_up,  // row i < n / 2, a gate, together with row n / 2 + i, its up projection
+};
+
 struct Weight {
     WeightFormat format = WeightFormat::dense;
+    RowOrder order = RowOrder::plain;
     DType dtype = DType::f32;  // element type of `data`
     int64_t n = 0;             // output features, or vocabulary; length of a vector
     int64_t k = 0;             // input features; 1 for a vector

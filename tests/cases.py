@@ -32,8 +32,14 @@ class Problem:
     cache: tuple[Array, Array] | None = None
     expected_cache: tuple[Array, Array] | None = None  # after the op
     cache_tolerance: float | None = None  # relative; None: to the bit
+    row_order: str = "plain"  # of the dense weight
     flops: float = 0
     bytes: float = 0  # operands read and written once
+
+    def packed_weights(self, ops: Any) -> list[Any]:
+        """Pack the weights for a backend, an opcall.Ops."""
+        orders = {1: "plain", 2: self.row_order}
+        return [None if w is None else ops.weight(w, order=orders[w.ndim]) for w in self.weights]
 
     def check(self, outputs: list[Array], cache: tuple[Array, Array] | None = None) -> None:
         """Compare outputs and cache with what is expected. AssertionError: how many are wrong, and the first."""
@@ -224,6 +230,31 @@ def case_linear(m: int, n: int, k: int, dtype: str, bias: bool, bench: bool = Fa
         return Problem([x], [expected], [tolerance + 2 * F32_EPS * abs(expected)], [w, b], flops=2.0 * m * n * k)
 
     add_case("linear", f"{m}x{n}x{k} {dtype}{' bias' if bias else ''}", make, bench)
+
+
+def case_linear_silu_mul(m: int, n: int, k: int, dtype: str, bias: bool, bench: bool = False) -> None:
+    """`n` features: the weight has 2n rows."""
+
+    def make(rng: Rng) -> Problem:
+        x, w = normal(rng, m, k), narrow(normal(rng, 2 * n, k) / np.float32(k**0.5), dtype)
+        b = normal(rng, 2 * n) if bias else None
+        wide_x, wide_w = x.astype(np.float64), widen(w).astype(np.float64)
+        gate, up = np.split(wide_x @ wide_w.T + (0 if b is None else b), 2, axis=1)
+        eps = EPS[dtype] + k**0.5 * F32_EPS
+        error = 6 * eps * np.sqrt((wide_x**2) @ (wide_w.T**2)) + 2 * F32_EPS * (1 + abs(np.hstack([gate, up])))
+        gate_error, up_error = np.split(error, 2, axis=1)
+        # |silu(x)| < |x| + 0.3 and its slope is below 1.1.
+        tolerance = 1.1 * gate_error * (abs(up) + up_error) + abs(silu(gate)) * up_error
+        return Problem(
+            [x],
+            [silu(gate) * up],
+            [tolerance + 4 * F32_EPS * abs(silu(gate) * up)],
+            [w, b],
+            row_order="gate_up",
+            flops=4.0 * m * n * k,
+        )
+
+    add_case("linear_silu_mul", f"{m}x{n}x{k} {dtype}{' bias' if bias else ''}", make, bench)
 
 
 def case_embed(t: int, n: int, k: int, dtype: str) -> None:
@@ -449,11 +480,9 @@ def case_rope_kv_write(
 for T, H in ((1, 1), (3, 7), (2, 64), (5, 70), (1, 18944), (300, 897)):
     case_binary("add", lambda a, b: a + b, T, H)
     case_binary("mul", lambda a, b: a * b, T, H)
-    case_binary("silu_mul", lambda a, b: silu(a) * b, T, H)
     case_silu(T, H)
 for T in (1, 64, 512):
     case_rope_kv_write(T, 14, 2, 64, 64, False, "bf16", bench=True)
-    case_binary("silu_mul", lambda a, b: silu(a) * b, T, 4864, bench=True)
     case_rms_norm(T, 896, 1.0, bench=True)
     case_add_rms_norm(T, 896, bench=True)
 for T, H, SCALE in ((1, 8, 1.0), (3, 70, 1.0), (2, 897, 100.0), (300, 896, 1e-3), (5, 4096, 1.0)):
@@ -471,10 +500,19 @@ for DTYPE in ("f32", "f16", "bf16"):
         (70, 257, 300, 1),
     ):
         case_linear(M, N, K, DTYPE, bool(BIAS))
+    for M, N, K, BIAS in (
+        (1, 8, 8, True),
+        (1, 40, 72, False),
+        (5, 64, 64, True),
+        (17, 104, 64, False),
+        (70, 136, 304, True),
+    ):
+        case_linear_silu_mul(M, N, K, DTYPE, BIAS)
     case_embed(1, 5, 3, DTYPE)
     case_embed(40, 77, 130, DTYPE)
 for M in (1, 4, 16, 64, 512):
     case_linear(M, 4864, 896, "bf16", False, bench=True)
+    case_linear_silu_mul(M, 4864, 896, "bf16", False, bench=True)
 for M in (1, 512):
     case_linear(M, 896, 4864, "bf16", False, bench=True)
     case_linear(M, 4864, 896, "f32", False, bench=True)

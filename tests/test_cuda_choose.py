@@ -24,7 +24,7 @@ extern "C" void choose(int arch, int n_sms, int m, int n, int k, int dtype, bool
     for (int i = 0; i < 7; ++i) out[i] = v[i];
 }
 extern "C" long offset(int gate_up, long row, long piece, long n, long k) {
-    return (long)cuda::piece_offset(cuda::stored_row(static_cast<cuda::RowOrder>(gate_up), row, n), piece, k);
+    return (long)cuda::piece_offset(cuda::stored_row(static_cast<RowOrder>(gate_up), row, n), piece, k);
 }
 extern "C" long bytes(long n, long k) { return (long)cuda::packed_bytes(n, k); }
 """

@@ -11,8 +11,7 @@ from rvllm.plan.fusion import REWRITES, fuse
 PER_LAYER = {  # variant: rewrite: (ops that disappear, ops that appear) in one layer
     "llama": {
         "merged_qkv": ({"linear": 3}, {"linear": 1}),
-        "merged_gate_up": ({"linear": 2}, {"linear": 1}),
-        "silu_mul": ({"silu": 1, "mul": 1}, {"silu_mul": 1}),
+        "linear_silu_mul": ({"linear": 2, "silu": 1, "mul": 1}, {"linear_silu_mul": 1}),
         "rope_kv_write": ({"rope": 2, "kv_write": 1}, {"rope_kv_write": 1}),
     },
     "qwen3": {"rope_kv_write": ({"rope": 2, "head_norm": 2, "kv_write": 1}, {"rope_kv_write": 1})},

@@ -26,7 +26,7 @@ from rvllm.plan.graph import OPS, Graph, Node, Tensor, check_node, trace
 from rvllm.plan.show import plan_lines
 
 # Which output may take over the bytes of which input.
-IN_PLACE = {"add": (0, 0), "mul": (0, 0), "silu": (0, 0), "silu_mul": (0, 0), "add_rms_norm": (1, 1)}
+IN_PLACE = {"add": (0, 0), "mul": (0, 0), "silu": (0, 0), "add_rms_norm": (1, 1)}
 
 
 def test_every_op_has_a_builder_or_is_fused(tmp_path):

@@ -11,8 +11,8 @@ constexpr int kThreads = 128;
 template <typename T, typename Out>
 __global__ void embed_kernel(PackedWeight w, const int32_t* __restrict__ ids, Out* __restrict__ y,
                              int64_t y_stride) {
-    pdl_wait();
     pdl_launch_dependents();
+    pdl_wait();
     const int64_t id = ids[blockIdx.x];
     const bool valid = id >= 0 && id < w.n;
     Out* row = y + blockIdx.x * y_stride;

@@ -34,9 +34,8 @@ public:
         const bool pairs = p.act == Act::silu_mul;
         feature_ = block * (pairs ? kBlockRows / 2 : kBlockRows) + unit * 4;
         n_features_ = pairs ? p.n / 2 : p.n;
-        const int row = block * kBlockRows + unit_row(p.act, unit);
-        bias_ = load_bias(row);
-        if (pairs) up_bias_ = load_bias(row + 8);
+        bias_ = load_bias(0);
+        if (pairs) up_bias_ = load_bias(n_features_);
     }
 
     // `up_sums` matter after silu_mul only.
@@ -54,12 +53,12 @@ public:
     }
 
 private:
-    __device__ __forceinline__ float4 load_bias(int row) const {
+    __device__ __forceinline__ float4 load_bias(int first) const {
         float b[4] = {};
         if (p_.bias) {
 #pragma unroll
             for (int i = 0; i < 4; ++i)
-                if (row + i < p_.n) b[i] = p_.bias[row + i];
+                if (feature_ + i < n_features_) b[i] = p_.bias[first + feature_ + i];
         }
         return make_float4(b[0], b[1], b[2], b[3]);
     }

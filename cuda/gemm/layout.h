@@ -4,11 +4,13 @@
 // 128 x 64 is 16 KB, stored as the image a 128-byte-swizzled shared-memory tile has: row r at
 // r * 128 bytes, its eight 16-byte pieces permuted by XOR with r % 8. So one bulk copy brings in a
 // tile that wgmma descriptors and ldmatrix read as it is. Tiles of a row block follow each other
-// along K. A merged gate and up projection interleaves their rows in groups of 8, so that the
-// thread that holds a gate value holds its up value too.
+// along K. RowOrder::gate_up stores rows in groups of 8 gates and their 8 up projections, so that
+// the thread that holds a gate value holds its up value too.
 #pragma once
 #include <cstddef>
 #include <cstdint>
+
+#include "weight.h"
 
 #ifdef __CUDACC__
 #define RVLLM_HD __host__ __device__ __forceinline__
@@ -21,11 +23,6 @@ namespace rvllm::cuda {
 constexpr int kBlockRows = 128;  // rows of a tile
 constexpr int kChunk = 64;       // columns of a tile
 constexpr int kTileBytes = kBlockRows * kChunk * 2;
-
-enum class RowOrder : uint8_t {
-    plain,
-    gate_up,  // rows [0, N/2) are the gate, the rest the up projection; stored in groups of 8 and 8
-};
 
 RVLLM_HD int64_t ceil_div(int64_t a, int64_t b) {
     return (a + b - 1) / b;

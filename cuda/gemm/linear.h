@@ -19,7 +19,7 @@ namespace rvllm::cuda {
 struct LinearArgs {
     const void* weight;              // packed [n, k]
     const void* x;                   // [m, k] of the weight's type, rows x_stride apart; 16-byte aligned rows
-    const float* bias = nullptr;     // [n] by stored row (layout.h)
+    const float* bias = nullptr;     // [n] in the order of the model
     const void* residual = nullptr;  // [m, columns of y] of the weight's type; may be y
     void* y = nullptr;               // [m, n], after silu_mul [m, n / 2]
     int64_t x_stride = 0, residual_stride = 0, y_stride = 0;  // elements

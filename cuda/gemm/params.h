@@ -15,7 +15,7 @@ enum class Act : uint8_t {
 struct LinearParams {
     const uint8_t* weight;  // packed (layout.h)
     const void* x;          // [M, K] (the tensor map has it too)
-    const float* bias;      // [N] by stored row, or nullptr
+    const float* bias;      // [N] in the order of the model, or nullptr
     const void* residual;   // [M, columns of y], activation type, or nullptr
     void* y;                // [M, N], or [M, N / 2] after silu_mul
     int64_t x_stride;       // elements between rows

@@ -9,8 +9,8 @@ constexpr int kElementThreads = 256;
 // Grid: rows, then runs of kElementThreads * N columns. y may be a or b.
 template <typename F, typename T, int N>
 __global__ void elementwise_kernel(Rows<const T> a, Rows<const T> b, Rows<T> y, int cols) {
-    pdl_wait();
     pdl_launch_dependents();
+    pdl_wait();
     const int c = (blockIdx.y * kElementThreads + threadIdx.x) * N;
     if (c >= cols) return;
     const Vec<T, N> u = load_vec<T, N>(a.row(blockIdx.x) + c);

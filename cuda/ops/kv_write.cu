@@ -7,8 +7,8 @@ namespace {
 template <typename T>
 __global__ void kv_write_kernel(Rows<const T> k, Rows<const T> v, const int32_t* __restrict__ slots,
                                 CacheRows<T> cache, int n_kv_heads) {
-    pdl_wait();
     pdl_launch_dependents();
+    pdl_wait();
     const int head = blockIdx.y * kHeadWarps + threadIdx.x / 32, slot = slots[blockIdx.x];
     if (head >= n_kv_heads || slot < 0) return;
     const int64_t at = cache.at(slot, head), column = (int64_t)head * cache.head_dim;

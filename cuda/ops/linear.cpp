@@ -1,5 +1,5 @@
-// linear: y = x @ weight^T + bias through gemm/linear.h, whose choice of a kernel depends on the rows of
-// the step.
+// linear, linear_silu_mul: y = act(x @ weight^T + bias) through gemm/linear.h, whose choice of a kernel
+// depends on the rows of the step.
 #include "gemm/linear.h"
 
 #include "context.h"
@@ -8,6 +8,7 @@
 namespace rvllm::cuda {
 namespace {
 
+template <Act act>
 void run(const OpCall& call, const RunContext& ctx) {
     Context& c = context_of(ctx);
     const Weight& w = *call.weight[0];
@@ -22,18 +23,26 @@ void run(const OpCall& call, const RunContext& ctx) {
     args.m = static_cast<int32_t>(rows_of(y, *ctx.step));
     args.n = static_cast<int32_t>(w.n);
     args.k = static_cast<int32_t>(w.k);
+    args.act = act;
     args.out = y.dtype;
     if (args.m == 0) return;
     const LinearDesc desc = choose_linear(c.device, {args.m, args.n, args.k, w.dtype, c.batch_invariant});
     note_error(c, call, launch_linear(desc, args, c.linear_workspace, c.stream, c.pdl));
 }
 
+bool fits(const KernelKey& key) {
+    return is_half(key.in) && key.weight == key.in && key.format == WeightFormat::dense &&
+           (key.out == key.in || key.out == DType::f32) && key.k % 8 == 0;
+}
+
 }  // namespace
 
 Kernel find_linear(const KernelKey& key) {
-    const bool ok = is_half(key.in) && key.weight == key.in && key.format == WeightFormat::dense &&
-                    (key.out == key.in || key.out == DType::f32) && key.k % 8 == 0;
-    return ok ? Kernel{run, "linear"} : Kernel{};
+    return fits(key) ? Kernel{run<Act::none>, "linear"} : Kernel{};
+}
+
+Kernel find_linear_silu_mul(const KernelKey& key) {
+    return fits(key) && key.n % 16 == 0 ? Kernel{run<Act::silu_mul>, "linear_silu_mul"} : Kernel{};
 }
 
 }  // namespace rvllm::cuda

@@ -22,8 +22,8 @@ __device__ __forceinline__ float block_sum(float x) {
 template <typename T, int N, bool Residual>
 __global__ void norm_kernel(Rows<const T> x, Rows<const T> residual, const float* __restrict__ weight,
                             Rows<T> y, Rows<T> sum, int cols, float eps) {
-    pdl_wait();
     pdl_launch_dependents();
+    pdl_wait();
     const T* from = x.row(blockIdx.x);
     float squares = 0;
     for (int c = threadIdx.x * N; c < cols; c += blockDim.x * N) {

@@ -7,8 +7,8 @@ namespace {
 template <typename T>
 __global__ void rope_kernel(Rows<const T> x, Rows<const float> table, Rows<T> y, int n_heads,
                             HeadShape shape) {
-    pdl_wait();
     pdl_launch_dependents();
+    pdl_wait();
     const int head = blockIdx.y * kHeadWarps + threadIdx.x / 32;
     if (head >= n_heads) return;
     const int64_t at = (int64_t)head * shape.head_dim;

@@ -19,8 +19,8 @@ struct Params {
 
 template <typename T>
 __global__ void rope_kv_write_kernel(Params<T> p) {
-    pdl_wait();
     pdl_launch_dependents();
+    pdl_wait();
     const int64_t t = blockIdx.x;
     const int head = blockIdx.y * kHeadWarps + threadIdx.x / 32, dim = p.shape.head_dim;
     const float* angles = p.table.row(t);

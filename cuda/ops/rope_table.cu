@@ -7,8 +7,8 @@ namespace {
 
 __global__ void rope_table_kernel(const int32_t* __restrict__ positions, const float* __restrict__ inv_freq,
                                   Rows<float> y, int half, float scale) {
-    pdl_wait();
     pdl_launch_dependents();
+    pdl_wait();
     float* row = y.row(blockIdx.x);
     const float position = static_cast<float>(positions[blockIdx.x]);
     for (int i = threadIdx.x; i < half; i += blockDim.x) {

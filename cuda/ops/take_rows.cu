@@ -6,8 +6,8 @@ namespace {
 
 template <typename T, int N>
 __global__ void take_rows_kernel(Rows<const T> x, const int32_t* __restrict__ from, Rows<T> y, int cols) {
-    pdl_wait();
     pdl_launch_dependents();
+    pdl_wait();
     const T* row = x.row(from[blockIdx.x]);
     T* to = y.row(blockIdx.x);
     for (int c = threadIdx.x * N; c < cols; c += blockDim.x * N)

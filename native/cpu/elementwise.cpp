@@ -1,4 +1,4 @@
-// add, mul, silu and silu_mul: element by element, split over rows and, in long rows, over columns.
+// add, mul and silu: element by element, split over rows and, in long rows, over columns.
 #include "kernels.h"
 #include "rows.h"
 
@@ -37,10 +37,6 @@ void run_mul(const OpCall& call, const RunContext& ctx) {
     run_binary(call, ctx, row_kernels().mul, 3);
 }
 
-void run_silu_mul(const OpCall& call, const RunContext& ctx) {
-    run_binary(call, ctx, row_kernels().silu_mul, 8);
-}
-
 void run_silu(const OpCall& call, const RunContext& ctx) {
     const Operand &x = call.in[0], &y = call.out[0];
     const auto fn = row_kernels().silu;
@@ -62,9 +58,6 @@ Kernel cpu_find_mul(const KernelKey& key) {
 }
 Kernel cpu_find_silu(const KernelKey& key) {
     return f32_kernel(key, run_silu, KERNEL_NAMES("silu.f32"));
-}
-Kernel cpu_find_silu_mul(const KernelKey& key) {
-    return f32_kernel(key, run_silu_mul, KERNEL_NAMES("silu_mul.f32"));
 }
 
 }  // namespace rvllm

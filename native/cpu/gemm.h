@@ -1,4 +1,5 @@
-// y[m, n] = x[m, k] * w[n, k]^T + bias: float32 activations, packed weights (pack.h), float32 sums.
+// y[m, n] = x[m, k] * w[n, k]^T + bias: float32 activations, packed weights (pack.h), float32 sums. With
+// silu_mul, y[m, n / 2] = silu(first half) * second half of that, and w is in RowOrder::gate_up.
 //
 // Every output is ONE chain of additions over ascending k, in registers or, between blocks of k, in y
 // itself. So a row of y is bitwise the same for every m, every number of threads and every neighbour.
@@ -55,10 +56,12 @@ struct Gemm {
     const float* bias;  // [n] or nullptr
     float* y;
     int64_t y_stride;
+    bool silu_mul = false;
 };
 
-// Bytes of the pool's scratch that a product of up to m rows packs its input into.
-size_t gemm_scratch_bytes(DType weight, int64_t m, int64_t k);
+// Bytes of the pool's scratch that a product of up to m rows takes: its packed input and, with silu_mul, the
+// sums of two panels for each thread.
+size_t gemm_scratch_bytes(DType weight, int64_t m, int64_t k, bool silu_mul, int n_threads);
 
 void gemm(ThreadPool* pool, const Gemm& g);
 

@@ -1,4 +1,4 @@
-// The op `linear`: y = x * weight^T + bias, by gemm().
+// linear and linear_silu_mul, by gemm().
 #include "gemm.h"
 #include "kernels.h"
 
@@ -6,7 +6,8 @@ namespace rvllm {
 
 namespace {
 
-void linear(const OpCall& call, const RunContext& ctx) {
+template <bool silu_mul>
+void run(const OpCall& call, const RunContext& ctx) {
     const Operand& x = call.in[0];
     const Operand& y = call.out[0];
     const Weight& w = *call.weight[0];
@@ -23,15 +24,25 @@ void linear(const OpCall& call, const RunContext& ctx) {
     g.bias = bias != nullptr ? static_cast<const float*>(bias->data) : nullptr;
     g.y = static_cast<float*>(y.data);
     g.y_stride = y.row_stride;
+    g.silu_mul = silu_mul;
     gemm(pool_of(ctx), g);
+}
+
+const GemmKernels* kernels_for(const KernelKey& key) {
+    const bool fits = key.in == DType::f32 && key.out == DType::f32 && key.format == WeightFormat::dense;
+    return fits ? gemm_kernels(key.weight, isa()) : nullptr;
 }
 
 }  // namespace
 
 Kernel cpu_find_linear(const KernelKey& key) {
-    if (key.in != DType::f32 || key.out != DType::f32 || key.format != WeightFormat::dense) return {};
-    const GemmKernels* kernels = gemm_kernels(key.weight, isa());
-    return kernels != nullptr ? Kernel{linear, kernels->name} : Kernel{};
+    const GemmKernels* kernels = kernels_for(key);
+    return kernels != nullptr ? Kernel{run<false>, kernels->name} : Kernel{};
+}
+
+Kernel cpu_find_linear_silu_mul(const KernelKey& key) {
+    const GemmKernels* kernels = kernels_for(key);
+    return kernels != nullptr && key.n % 2 == 0 ? Kernel{run<true>, kernels->name} : Kernel{};
 }
 
 }  // namespace rvllm

@@ -12,7 +12,25 @@ namespace {
 
 constexpr int64_t kTile = 32;  // k per pass over the rows of a panel; even, so that no group spans two
 
+// Rows [begin, end) fill panels first, first + step, ...
+struct Section {
+    int64_t begin, end, first, step;
+};
+
+struct Sections {
+    Section of[2];
+    int n;
+    const Section* begin() const { return of; }
+    const Section* end() const { return of + n; }
+};
+
+Sections sections(const Weight& w) {
+    if (w.order == RowOrder::plain) return {{{0, w.n, 0, 1}}, 1};
+    return {{{0, w.n / 2, 0, 2}, {w.n / 2, w.n, 1, 2}}, 2};
+}
+
 bool fits(const Weight* w, int64_t row, int64_t n_rows) {
+    if (w->order == RowOrder::gate_up && w->n % 2) return false;
     return row >= 0 && n_rows >= 0 && row + n_rows <= w->n && w->dtype != DType::i32;
 }
 
@@ -68,7 +86,7 @@ void pack_rows(Element* panel, DType t, int64_t width, const void* src, DType sr
 size_t cpu_weight_bytes(const Weight* w) {
     if (w->format == WeightFormat::vector) return w->n * sizeof(float);
     const PanelLayout layout = panel_layout(w->dtype, isa());
-    return layout.n_panels(w->n) * layout.panel_bytes(w->k, w->dtype);
+    return layout.n_panels(w->n, w->order) * layout.panel_bytes(w->k, w->dtype);
 }
 
 int cpu_pack(Weight* w, const void* src, DType src_dtype, int64_t row, int64_t n_rows, ThreadPool* pool) {
@@ -82,23 +100,29 @@ int cpu_pack(Weight* w, const void* src, DType src_dtype, int64_t row, int64_t n
     const PanelLayout layout = panel_layout(w->dtype, isa());
     const size_t panel_bytes = layout.panel_bytes(w->k, w->dtype);
     const size_t src_row_bytes = w->k * dtype_bytes(src_dtype);
-    const int64_t first = row / layout.width;
-    parallel_for(pool, layout.n_panels(row + n_rows) - first, [&](int64_t i, int) {
-        char* panel = static_cast<char*>(w->data) + (first + i) * panel_bytes;
-        const int64_t begin = std::max(row, (first + i) * layout.width);
-        const int64_t end = std::min(row + n_rows, (first + i + 1) * layout.width);
-        const char* from = static_cast<const char*>(src) + (begin - row) * src_row_bytes;
-        if (w->dtype == DType::f32) {
-            pack_rows<uint32_t, 1>(reinterpret_cast<uint32_t*>(panel), w->dtype, layout.width, from,
-                                   src_dtype, w->k, begin, end);
-        } else if (w->dtype == DType::bf16) {
-            pack_rows<uint16_t, 2>(reinterpret_cast<uint16_t*>(panel), w->dtype, layout.width, from,
-                                   src_dtype, w->k, begin, end);
-        } else {
-            pack_rows<uint16_t, 1>(reinterpret_cast<uint16_t*>(panel), w->dtype, layout.width, from,
-                                   src_dtype, w->k, begin, end);
-        }
-    });
+    for (const Section& section : sections(*w)) {
+        const int64_t first_row = std::max(row, section.begin) - section.begin;
+        const int64_t end_row = std::min(row + n_rows, section.end) - section.begin;
+        if (first_row >= end_row) continue;
+        const int64_t first = first_row / layout.width;
+        parallel_for(pool, layout.n_panels(end_row) - first, [&](int64_t i, int) {
+            char* panel =
+                static_cast<char*>(w->data) + (section.first + (first + i) * section.step) * panel_bytes;
+            const int64_t begin = std::max(first_row, (first + i) * layout.width);
+            const int64_t end = std::min(end_row, (first + i + 1) * layout.width);
+            const char* from = static_cast<const char*>(src) + (section.begin + begin - row) * src_row_bytes;
+            if (w->dtype == DType::f32) {
+                pack_rows<uint32_t, 1>(reinterpret_cast<uint32_t*>(panel), w->dtype, layout.width, from,
+                                       src_dtype, w->k, begin, end);
+            } else if (w->dtype == DType::bf16) {
+                pack_rows<uint16_t, 2>(reinterpret_cast<uint16_t*>(panel), w->dtype, layout.width, from,
+                                       src_dtype, w->k, begin, end);
+            } else {
+                pack_rows<uint16_t, 1>(reinterpret_cast<uint16_t*>(panel), w->dtype, layout.width, from,
+                                       src_dtype, w->k, begin, end);
+            }
+        });
+    }
     return 0;
 }
 
@@ -110,12 +134,16 @@ int cpu_unpack(const Weight* w, float* dst, int64_t row, int64_t n_rows, ThreadP
     }
     const PanelLayout layout = panel_layout(w->dtype, isa());
     const size_t panel_bytes = layout.panel_bytes(w->k, w->dtype);
-    parallel_for(pool, n_rows, [&](int64_t i, int) {
-        const char* panel = static_cast<const char*>(w->data) + (row + i) / layout.width * panel_bytes;
-        for (int64_t j = 0; j < w->k; ++j) {
-            dst[i * w->k + j] = load_f32(panel, w->dtype, layout.index(row + i, j));
-        }
-    });
+    for (const Section& section : sections(*w)) {
+        const int64_t begin = std::max(row, section.begin), end = std::min(row + n_rows, section.end);
+        parallel_for(pool, std::max<int64_t>(end - begin, 0), [&](int64_t i, int) {
+            const int64_t r = begin + i - section.begin;
+            const int64_t at = section.first + r / layout.width * section.step;
+            const char* panel = static_cast<const char*>(w->data) + at * panel_bytes;
+            float* to = dst + (begin + i - row) * w->k;
+            for (int64_t j = 0; j < w->k; ++j) to[j] = load_f32(panel, w->dtype, layout.index(r, j));
+        });
+    }
     return 0;
 }
 

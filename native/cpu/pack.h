@@ -2,6 +2,7 @@
 //
 // Vectors: n float32. Dense [n, k]: panels of `width` rows, the last one padded. A panel holds, for
 // every group of `group` consecutive k, that group of each of its rows: [k / group][width][group].
+// RowOrder::gate_up: a panel of gates, then the panel of their up projections.
 // A GEMM streams a panel once from end to end; the embedding reads one row out of the same bytes.
 #pragma once
 #include "../half.h"
@@ -16,6 +17,9 @@ struct PanelLayout {
     int64_t group;  // k that lie together: 2 for bf16 (the operand of vdpbf16ps), else 1
 
     int64_t n_panels(int64_t n) const { return (n + width - 1) / width; }
+    int64_t n_panels(int64_t n, RowOrder order) const {
+        return order == RowOrder::gate_up ? 2 * n_panels(n / 2) : n_panels(n);
+    }
     int64_t n_groups(int64_t k) const { return (k + group - 1) / group; }
     // Element of the panel that holds row `row % width` at k.
     int64_t index(int64_t row, int64_t k) const {
@@ -43,7 +47,7 @@ inline void store_f32(void* p, DType t, int64_t i, float f) {
     }
 }
 
-// Resident bytes of a weight: from format, dtype and shape alone.
+// Resident bytes of a weight: from format, row order, dtype and shape alone.
 size_t cpu_weight_bytes(const Weight* w);
 
 // Writes rows [row, row + n_rows) of `w` from a row-major [n_rows, k] array of `src_dtype`, rounding to

@@ -248,7 +248,7 @@ def _fixed_table(config: EngineConfig, plan: Plan, native: NativePlan, device: D
     )
     sampler = device.sampler_bytes(limits, plan.logits.cols, config.max_logprobs, sizes.max_model_len)
     process = ("process", process_bytes(), "Python and its libraries, as they are now")
-    weights = sum(device.weight_bytes(w.format, w.dtype, w.n, w.k) for w in plan.weights())
+    weights = sum(device.weight_bytes(w) for w in plan.weights())
     rows = (
         ("weights", weights, f"{len(plan.weights())} weights, {sizes.dtype}"),
         ("activations", arena, f"{limits.max_tokens} tokens, logits of {limits.max_rows} rows"),

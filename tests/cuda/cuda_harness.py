@@ -35,7 +35,7 @@ def run(ops: opcall.Ops, op: str, p: Problem, gap: int = 0, y_dtype: str | None 
         y = np.full(e.shape, np.nan, np.float32)
         outputs.append(view_of(narrow(y, y_dtype) if y_dtype and op != "rope_table" else y, gap))
     inputs = [view_of(a, gap) if gap and a is not None and a.ndim == 2 else a for a in p.inputs]
-    weights = [None if w is None else ops.weight(w) for w in p.weights]
+    weights = p.packed_weights(ops)
     cache = None if p.cache is None else opcall.KvCache(p.cache[0].copy(), p.cache[1].copy())
     step = opcall.Step(**p.step) if p.step else None
     kernel = ops.run(op, inputs, weights, outputs, p.attrs, step, cache)

@@ -86,19 +86,13 @@ def merge_weights(weights: tuple[Weight, ...], name: str) -> Weight:
     return Weight(name, first.format, first.dtype, sum(w.n for w in weights), first.k, sources)
 
 
-def merge_linears(e: Edit, linears: list[Node], module: str, name: str) -> None:
-    """Replace linears of one input, all with or all without a bias, by one; their outputs become its columns."""
+def merge_linears(linears: list[Node], module: str) -> tuple[Weight, ...] | None:
+    """Stack the weights of linears of one input, all with or all without a bias; None if they are not that."""
     if len({n.inputs[0] for n in linears}) > 1 or len({len(n.weights) for n in linears}) > 1:
-        return
-    first = min(linears, key=e.plan.ops.index)
-    path = first.weights[0].name.rsplit(".", 2)[0] + "." + module
+        return None
+    path = linears[0].weights[0].name.rsplit(".", 2)[0] + "." + module
     stacks = zip(*(n.weights for n in linears), strict=True)
-    weights = tuple(merge_weights(w, f"{path}.{kind}") for w, kind in zip(stacks, ("weight", "bias"), strict=False))
-    x, cols = first.inputs[0], [n.outputs[0].cols for n in linears]
-    y = Tensor(Buffer(name, x.rows, sum(cols), first.outputs[0].dtype), 0, sum(cols))
-    for i, n in enumerate(linears):
-        e.move(n.outputs[0].buffer, Tensor(y.buffer, sum(cols[:i]), cols[i]))
-    e.replace(linears, Node("linear", (x,), weights, (y,), {}, first.layer), at=first)
+    return tuple(merge_weights(w, f"{path}.{kind}") for w, kind in zip(stacks, ("weight", "bias"), strict=False))
 
 
 def merged_qkv(e: Edit) -> None:
@@ -115,25 +109,29 @@ def merged_qkv(e: Edit) -> None:
         if n.op == "attention" and cache_of(n) in written:
             k, v, _ = written[cache_of(n)].inputs
             linears = [linear for t in (n.inputs[0], k, v) if (linear := linear_behind(t))]
-            if len(linears) == 3:
-                merge_linears(e, linears, "qkv_proj", "qkv")
+            weights = merge_linears(linears, "qkv_proj") if len(linears) == 3 else None
+            if weights:
+                x, cols = linears[0].inputs[0], [n.outputs[0].cols for n in linears]
+                y = Tensor(Buffer("qkv", x.rows, sum(cols), linears[0].outputs[0].dtype), 0, sum(cols))
+                for i, linear in enumerate(linears):
+                    e.move(linear.outputs[0].buffer, Tensor(y.buffer, sum(cols[:i]), cols[i]))
+                first = min(linears, key=e.plan.ops.index)
+                e.replace(linears, Node("linear", (x,), weights, (y,), {}, first.layer), at=first)
 
 
-def merged_gate_up(e: Edit) -> None:
-    """linear gate, linear up of one input, joined by silu and mul -> one linear."""
-    for n in e.plan.ops:
-        if n.op == "mul" and (silu := e.made_by("silu", n.inputs[0])):
-            gate, up = e.made_by("linear", silu.inputs[0]), e.made_by("linear", n.inputs[1])
-            if gate and up:
-                merge_linears(e, [gate, up], "gate_up_proj", "gate_up")
-
-
-def silu_mul(e: Edit) -> None:
-    """mul(silu(gate), up) -> silu_mul(gate, up)."""
-    for n in e.plan.ops:
-        silu = e.made_by("silu", n.inputs[0]) if n.op == "mul" else None
-        if silu and e.only_reader("mul", silu.outputs[0]):
-            e.replace([silu], Node("silu_mul", (silu.inputs[0], n.inputs[1]), (), n.outputs, {}, n.layer), at=n)
+def linear_silu_mul(e: Edit) -> None:
+    """linear gate, linear up of one input, silu, mul -> one op, whose weight pairs the rows of gate and up."""
+    for n in [n for n in e.plan.ops if n.op == "mul"]:
+        silu = e.made_by("silu", n.inputs[0])
+        gate = e.made_by("linear", silu.inputs[0]) if silu else None
+        up = e.made_by("linear", n.inputs[1])
+        if not (silu and gate and up) or any(len(e.readers[m.outputs[0].buffer]) > 1 for m in (silu, gate, up)):
+            continue
+        weights = merge_linears([gate, up], "gate_up_proj")
+        if weights:
+            weights[0].order = "gate_up"
+            new = Node("linear_silu_mul", gate.inputs, weights, n.outputs, {}, n.layer)
+            e.replace([silu, gate, up], new, at=n)
 
 
 def residual_norm(e: Edit) -> None:
@@ -180,8 +178,7 @@ def cache_of(n: Node) -> tuple[int | float, int | float]:
 REWRITES: tuple[Callable[[Edit], None], ...] = (
     early_rows,
     merged_qkv,
-    merged_gate_up,
-    silu_mul,
+    linear_silu_mul,
     residual_norm,
     rope_kv_write,
 )

@@ -66,7 +66,10 @@ class Tensor:
 
 @dataclass(eq=False, slots=True)
 class Weight:
-    """A weight of the plan: tensors of the checkpoint stacked along n, or a constant computed at trace time."""
+    """A weight of the plan: tensors of the checkpoint stacked along n, or a constant computed at trace time.
+
+    `order` says how rows are used, and so how a backend may lay them out: gate_up pairs row i with row n / 2 + i.
+    """
 
     name: str
     format: str  # vector | dense
@@ -75,6 +78,7 @@ class Weight:
     k: int
     sources: tuple[tuple[str, int], ...] = ()  # (name in the checkpoint, rows)
     constant: np.ndarray | None = None
+    order: str = "plain"  # | gate_up
 
 
 @dataclass(eq=False, slots=True)

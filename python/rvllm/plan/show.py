@@ -58,7 +58,7 @@ def _cells(n: Node, kernel: str | None, device: Device) -> tuple[str, ...]:
     reads = [t.name for t in n.inputs] + [_relative(w.name, n.layer) for w in n.weights]
     writes = ", ".join(t.name for t in n.outputs) or "KV cache"
     shown = n.outputs[0] if n.outputs else n.inputs[0]
-    n_bytes = sum(device.weight_bytes(w.format, w.dtype, w.n, w.k) for w in n.weights)
+    n_bytes = sum(device.weight_bytes(w) for w in n.weights)
     return (
         n.op,
         f"{writes} = {', '.join(reads)}",
