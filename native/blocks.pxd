@@ -9,6 +9,7 @@ cdef extern from "prefix_cache.h" namespace "rvllm" nogil:
         PrefixCache(int32_t n_blocks, int32_t block_size) except +
         int32_t size()
         int32_t lookup(uint64_t extras, const int32_t* tokens, int32_t n_blocks, int32_t* found)
+        int32_t follow(int32_t parent, uint64_t extras, const int32_t* tokens)
         void hash(int32_t block, int32_t parent, uint64_t extras, const int32_t* tokens)
         int32_t enter(int32_t block, const int32_t* tokens)
         void move(int32_t source, int32_t target)
@@ -51,7 +52,8 @@ cdef class BlockManager:
 
     # The step that is being scheduled: where copies are written.
     cdef StepInput* step
-    cdef int32_t max_moves   # blocks that it may copy to the second tier, and as many back
+    cdef int32_t max_out     # blocks that it may copy to the second tier
+    cdef int32_t max_in      # and back
     cdef int32_t n_out
     cdef int32_t n_in
 
@@ -63,6 +65,7 @@ cdef class BlockManager:
     cdef int32_t n_in_reach(self, const int32_t* found, int32_t n_found) noexcept nogil
     cdef int32_t n_needed(self, const int32_t* found, int32_t n_found, int32_t n_total) noexcept nogil
     cdef int32_t admit(self, Sequence* s, const int32_t* found, int32_t n_found, int32_t n_total) noexcept nogil
+    cdef bint adopt(self, Sequence* s, int32_t max_tokens) noexcept nogil
     cdef bint needs_block(self, const Sequence* s, int32_t position) noexcept nogil
     cdef void extend(self, Sequence* s, int32_t position) noexcept nogil
     cdef void commit(self, Sequence* s, int32_t n_tokens) noexcept nogil
@@ -74,6 +77,7 @@ cdef class BlockManager:
     cdef void share(self, int32_t block) noexcept nogil
     cdef void drop(self, int32_t block) noexcept nogil
     cdef void forget(self, int32_t block) noexcept nogil
+    cdef void refresh(self, const int32_t* blocks, int32_t n) noexcept nogil
     cdef void swap_out(self, int32_t block) noexcept nogil
-    cdef int32_t swap_in(self, int32_t host_block) noexcept nogil
+    cdef void swap_in(self, int32_t host_block, int32_t block) noexcept nogil
     cdef const char* check(self, const int32_t* n_holders) noexcept nogil

@@ -75,7 +75,8 @@ cdef class BlockManager:
 
     cdef void begin(self, StepInput* step, int32_t max_moves) noexcept nogil:
         """Write copies to `step` from now on: at most max_moves blocks move to the second tier, and as many back."""
-        self.step, self.max_moves = step, max_moves
+        self.step = step
+        self.max_out = self.max_in = max_moves
         self.n_out = self.n_in = 0
 
     # ---- sequences ---------------------------------------------------------------------------------
@@ -89,7 +90,7 @@ cdef class BlockManager:
     cdef int32_t n_in_reach(self, const int32_t* found, int32_t n_found) noexcept nogil:
         """How many of the found blocks, from the first on, this step can use: it moves so many and no more."""
         cdef int32_t i
-        cdef int32_t n_left = self.max_moves - self.n_in
+        cdef int32_t n_left = self.max_in - self.n_in
         for i in range(n_found):
             n_left -= found[i] >= self.n_blocks
             if n_left < 0:
@@ -116,13 +117,39 @@ cdef class BlockManager:
             if found[i] < self.n_blocks:
                 s.blocks.push_back(found[i])
             else:
-                s.blocks.push_back(self.swap_in(found[i]))
+                s.blocks.push_back(self.allocate())
+                self.swap_in(found[i], s.blocks.back())
                 n_moved += 1
         for _i in range(n_found, n_total):
             s.blocks.push_back(self.allocate())
         s.n_hashed = n_found
         s.n_writable = n_total * self.block_size
         return n_moved
+
+    cdef bint adopt(self, Sequence* s, int32_t max_tokens) noexcept nogil:
+        """Replace blocks of s, which has computed no further than `n_hashed`, by cached ones that continue its tokens.
+
+        At most max_tokens tokens, and what the step can move. True: there is more in the second tier.
+        """
+        cdef int32_t i, block
+        if self.cache is NULL:
+            return False
+        for i in range(s.n_hashed, max_tokens / self.block_size):
+            block = self.cache.follow(s.blocks[i - 1] if i else -1, s.request.extras_hash,
+                                      s.tokens.data() + i * self.block_size)
+            if block < 0:
+                return False
+            if block < self.n_blocks:
+                self.share(block)
+                self.drop(s.blocks[i])
+                s.blocks[i] = block
+            elif self.n_in < self.max_in:
+                self.share(block)
+                self.swap_in(block, s.blocks[i])
+            else:
+                return True
+            s.n_hashed = i + 1
+        return False
 
     cdef bint needs_block(self, const Sequence* s, int32_t position) noexcept nogil:
         """Whether writing at `position` (at most one block past the table) takes a new block: one more, or a copy."""
@@ -203,7 +230,7 @@ cdef class BlockManager:
         else:
             block = self.device.take_oldest()
             self.blocks[block].cached = 0
-            if self.n_out < self.max_moves and self.host.n_free():
+            if self.n_out < self.max_out and self.host.n_free():
                 self.swap_out(block)
             else:
                 self.cache.remove(block)
@@ -240,6 +267,16 @@ cdef class BlockManager:
 
     # ---- the second tier ---------------------------------------------------------------------------
 
+    cdef void refresh(self, const int32_t* blocks, int32_t n) noexcept nogil:
+        """Count cached blocks as used just now, the last one first."""
+        cdef int32_t i
+        cdef BlockPool* pool
+        for i in range(n - 1, -1, -1):
+            if self.blocks[blocks[i]].n_refs == 0:
+                pool = &self.device if blocks[i] < self.n_blocks else &self.host
+                pool.take(blocks[i])
+                pool.put(blocks[i])
+
     cdef void swap_out(self, int32_t block) noexcept nogil:
         """Move the content of a block to the second tier, which has blocks that are not just being moved back."""
         cdef int32_t target
@@ -255,9 +292,8 @@ cdef class BlockManager:
         self.n_out += 1
         self.n_swapped_out += 1
 
-    cdef int32_t swap_in(self, int32_t host_block) noexcept nogil:
-        """Move the content of a block of the second tier, which is held, to a new block. Returns that one."""
-        cdef int32_t block = self.allocate()
+    cdef void swap_in(self, int32_t host_block, int32_t block) noexcept nogil:
+        """Move the content of a block of the second tier, which is held, to a block that has none."""
         self.cache.move(host_block, block)
         self.blocks[block].cached = 1
         self.blocks[host_block].cached = self.blocks[host_block].n_refs = 0
@@ -265,7 +301,6 @@ cdef class BlockManager:
         add_copy(self.step, host_block, block)
         self.n_in += 1
         self.n_swapped_in += 1
-        return block
 
     # ---- invariants --------------------------------------------------------------------------------
 

@@ -112,6 +112,14 @@ cdef class BlockDriver:
         self.blocks.admit(s, found.data(), <int32_t> found.size(), self.blocks.n_for(s.tokens.size()))
         return found.size()
 
+    def adopt(self, number) -> bool:
+        """Take cached blocks that continue the sequence; return whether there is more to move."""
+        cdef Sequence* s = self.sequence(number)
+        return self.blocks.adopt(s, <int32_t> s.tokens.size() - 1)
+
+    def n_hashed(self, number) -> int:
+        return self.sequence(number).n_hashed
+
     def needs_block(self, number, int32_t position) -> bool:
         return self.blocks.needs_block(self.sequence(number), position)
 

@@ -59,11 +59,16 @@ public:
         return n_blocks;
     }
 
+    // The block that holds `tokens` behind block `parent` (kNone: as the first); kNone: none does.
+    int32_t follow(int32_t parent, uint64_t extras, const int32_t* tokens) const {
+        return find(next_hash(parent, extras, tokens), tokens);
+    }
+
     // Gives `block`, which is not in the cache, the hash of its tokens behind block `parent` (kNone: it
     // is the first of its sequence). The blocks behind it need it, and so does enter(): hash several
     // before entering them, so that the table is in the CPU's cache in time.
     void hash(int32_t block, int32_t parent, uint64_t extras, const int32_t* tokens) {
-        hashes_[block] = hasher_.next(parent == kNone ? hasher_.root(extras) : hashes_[parent], tokens);
+        hashes_[block] = next_hash(parent, extras, tokens);
         __builtin_prefetch(&table_[home(hashes_[block])]);
         __builtin_prefetch(&tokens_[static_cast<size_t>(block) * block_size_], 1);
     }
@@ -125,6 +130,9 @@ private:
 
     static uint32_t tag(const Hash128& h) { return static_cast<uint32_t>(h.lo); }
     size_t home(const Hash128& h) const { return tag(h) & mask_; }
+    Hash128 next_hash(int32_t parent, uint64_t extras, const int32_t* tokens) const {
+        return hasher_.next(parent == kNone ? hasher_.root(extras) : hashes_[parent], tokens);
+    }
 
     size_t entry_of(int32_t block) const {
         size_t i = home(hashes_[block]);

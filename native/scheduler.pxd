@@ -127,11 +127,14 @@ cdef class Scheduler:
     cdef void run_decodes(self, StepInput* step) noexcept nogil
     cdef bint secure_block(self, Sequence* s) noexcept nogil
     cdef void preempt(self, Sequence* s) noexcept nogil
-    cdef void run_prefills(self, StepInput* step) noexcept nogil
+    cdef void run_prefills(self, StepInput* step, Outbox* out) noexcept nogil
+    cdef bint waits_for_blocks(self, Sequence* s, StepInput* step) noexcept nogil
+    cdef void count_moves(self, const Sequence* s, int32_t n_moved) noexcept nogil
     cdef void admit(self, StepInput* step, Outbox* out) noexcept nogil
     cdef int32_t n_growing(self) noexcept nogil
     cdef bint may_grow(self, const Sequence* s) noexcept nogil
-    cdef void start(self, Sequence* s, int32_t n_found, int32_t n_total, StepInput* step, Outbox* out) noexcept nogil
+    cdef void start(self, Sequence* s, int32_t n_found, int32_t n_total, StepInput* step) noexcept nogil
+    cdef void tell_started(self, Sequence* s, Outbox* out) noexcept nogil
     cdef int32_t chunk_of(self, const Sequence* s, int32_t begin, const StepInput* step) noexcept nogil
     cdef void run(self, Sequence* s, int32_t n, StepInput* step) noexcept nogil
     cdef void draw(self, Sequence* s, StepInput* step) noexcept nogil

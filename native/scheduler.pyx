@@ -10,6 +10,10 @@ order (RunsBefore). A prompt gets all its blocks when it is admitted, so only a 
 running sequence is preempted: its blocks go back and it starts again from its tokens, most of which the prefix cache
 still holds. The first in order is never preempted, and add() refuses what does not fit alone, so every request ends.
 
+Blocks of the second tier come back as prompts are computed: a step in which sequences decode moves no more of them than
+its budget leaves tokens, and the prompt waits for the rest; another one moves what one sequence can hold. As many go out
+in one step; what is evicted beyond that is lost.
+
 What a sequence holds (blocks, sampler slot, its memory) goes back together, once the last step that touches it is done.
 
 Cost: schedule() and update() are linear in running sequences; the queue costs its logarithm per admission or
@@ -90,7 +94,8 @@ cdef class Scheduler:
         self.by_priority = policy == "priority"
         self.depth = depth
         self.max_queued = max_queued
-        self.max_moves = max_num_batched_tokens if blocks.n_host_blocks else 0
+        if blocks.n_host_blocks:
+            self.max_moves = max(max_num_batched_tokens, blocks.n_for(max_model_len))
         self.running = <Sequence**> calloc(max_num_seqs, sizeof(void*))
         self.members = <Sequence**> calloc(depth * max_num_seqs, sizeof(void*))
         self.free_slots = <int32_t*> calloc(max_num_seqs, sizeof(int32_t))
@@ -321,7 +326,9 @@ cdef class Scheduler:
         self.blocks.begin(step, self.max_moves)
         self.run_decodes(step)
         self.budget = self.max_mixed_tokens if step.n_tokens else self.max_num_batched_tokens
-        self.run_prefills(step)
+        if step.n_tokens:  # moving a block takes about as long as computing a token, and decodes wait for both
+            self.blocks.max_in = min(self.max_moves, self.budget - step.n_tokens)
+        self.run_prefills(step, out)
         self.admit(step, out)
         if step.n_tokens == 0:
             return False
@@ -362,17 +369,39 @@ cdef class Scheduler:
         self.let_go(s)
         self.release_done()
 
-    cdef void run_prefills(self, StepInput* step) noexcept nogil:
+    cdef void run_prefills(self, StepInput* step, Outbox* out) noexcept nogil:
         """The next chunk of every prompt under way, as far as the budget goes."""
         cdef int32_t i = 0, n
         cdef Sequence* s
         while i < self.n_running and step.n_tokens < self.budget:
             s = self.running[i]
             i += 1
-            if not is_decode(s):
-                n = self.chunk_of(s, s.n_computed, step)
-                if n:
-                    self.run(s, n, step)
+            if is_decode(s) or (self.max_moves and self.waits_for_blocks(s, step)):
+                continue
+            n = self.chunk_of(s, s.n_computed, step)
+            if n:
+                self.tell_started(s, out)
+                self.run(s, n, step)
+
+    cdef bint waits_for_blocks(self, Sequence* s, StepInput* step) noexcept nogil:
+        """Bring back what the prefix of s, a prompt under way, has in the second tier. True: there is more of it.
+
+        The first prompt of a step without decodes never has to wait: such a step moves what one sequence can hold.
+        """
+        cdef int32_t n_before = self.blocks.n_in
+        cdef bint more
+        if s.n_computed != s.n_hashed * self.blocks.block_size:
+            return False  # the step before this one computes behind the prefix
+        more = self.blocks.adopt(s, reusable_len(s))
+        s.n_computed = s.n_hashed * self.blocks.block_size
+        if self.blocks.n_in > n_before:
+            s.last_step = step.step_id
+            self.count_moves(s, self.blocks.n_in - n_before)
+        return more
+
+    cdef void count_moves(self, const Sequence* s, int32_t n_moved) noexcept nogil:
+        if not s.request.started:
+            self.n_host_hits += n_moved * self.blocks.block_size
 
     cdef void admit(self, StepInput* step, Outbox* out) noexcept nogil:
         """Start waiting sequences, in order, while budget, sampler slots and blocks last.
@@ -391,24 +420,26 @@ cdef class Scheduler:
                 n_spare = self.n_growing()
             if s == self.blocked and self.n_running and self.blocks.n_free() < self.blocked_need + n_spare:
                 return  # without another look-up
-            n_found = self.blocks.lookup(s, reusable_len(s), self.found)
+            n_found = n_now = self.blocks.lookup(s, reusable_len(s), self.found)
             if self.max_moves:
                 n_now = self.blocks.n_in_reach(self.found, n_found)
                 if n_now < n_found and self.blocks.n_in:
                     return  # the next step can move more
-                n_found = n_now
             n_total = self.blocks.n_for(s.tokens.size())
-            n_needed = self.blocks.n_needed(self.found, n_found, n_total)
+            n_needed = self.blocks.n_needed(self.found, n_now, n_total)
             if self.blocks.n_free() < n_needed + n_spare:
                 self.blocked = s
                 self.blocked_need = n_needed
                 return
-            n = self.chunk_of(s, n_found * self.blocks.block_size, step)
+            n = self.chunk_of(s, n_now * self.blocks.block_size, step)
             if n == 0:
                 return
-            self.start(s, n_found, n_total, step, out)
+            self.blocks.refresh(self.found + n_now, n_found - n_now)
+            self.start(s, n_now, n_total, step)
             n_spare += self.may_grow(s)
-            self.run(s, n, step)
+            if n_now == n_found:
+                self.tell_started(s, out)
+                self.run(s, n, step)
 
     cdef int32_t n_growing(self) noexcept nogil:
         """Running sequences that may still ask for a block."""
@@ -420,28 +451,31 @@ cdef class Scheduler:
     cdef bint may_grow(self, const Sequence* s) noexcept nogil:
         return <int32_t> s.blocks.size() * self.blocks.block_size < s.max_len - 1
 
-    cdef void start(self, Sequence* s, int32_t n_found, int32_t n_total, StepInput* step, Outbox* out) noexcept nogil:
+    cdef void start(self, Sequence* s, int32_t n_found, int32_t n_total, StepInput* step) noexcept nogil:
         """Move a sequence from the queue to the running ones, with a table of n_total blocks."""
-        cdef Request* r = s.request
-        cdef int32_t n_moved
         self.dequeue(s)
         s.tokens.reserve(s.max_len)
         s.blocks.reserve(self.blocks.n_for(s.max_len))
-        n_moved = self.blocks.admit(s, self.found, n_found, n_total)
+        self.count_moves(s, self.blocks.admit(s, self.found, n_found, n_total))
         s.n_computed = n_found * self.blocks.block_size
+        s.last_step = step.step_id
         if will_fork(s):
-            self.n_reserved += r.params.n - 1
+            self.n_reserved += s.request.params.n - 1
         self.insert_running(s)
         step.admitted[step.n_admitted] = s
         step.n_admitted += 1
-        if not r.started:
-            r.started = True
-            s.n_cached = s.n_computed
-            if self.blocks.prefix_caching and r.params.n_prompt_logprobs < 0:
-                self.n_prefix_queries += s.n_prompt
-            self.n_prefix_hits += s.n_cached
-            self.n_host_hits += n_moved * self.blocks.block_size
-            add_event(out, s, EventKind.started, self.now_us).token = s.n_cached
+
+    cdef void tell_started(self, Sequence* s, Outbox* out) noexcept nogil:
+        """Report a request that is about to compute for the first time, and what of it was in the cache."""
+        cdef Request* r = s.request
+        if r.started:
+            return
+        r.started = True
+        s.n_cached = s.n_computed
+        if self.blocks.prefix_caching and r.params.n_prompt_logprobs < 0:
+            self.n_prefix_queries += s.n_prompt
+        self.n_prefix_hits += s.n_cached
+        add_event(out, s, EventKind.started, self.now_us).token = s.n_cached
 
     cdef int32_t chunk_of(self, const Sequence* s, int32_t begin, const StepInput* step) noexcept nogil:
         """How many tokens of s, from `begin` on, this step has room for: in tokens and in rows of logits."""

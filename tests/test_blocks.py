@@ -94,7 +94,11 @@ class Blocks(RuleBasedStateMachine):
             assert block == f or (block in idle and f >= d.blocks.n_blocks)
         assert set(d.table(number)[len(found) :]) <= idle
         self.copy()
-        self.write(number, len(found) * self.block_size, length)
+        while d.adopt(number):
+            self.copy()
+        self.copy()
+        assert d.n_hashed(number) >= len(found)
+        self.write(number, d.n_hashed(number) * self.block_size, length)
         d.commit(number, length)
 
     @precondition(lambda self: self.tokens)
@@ -381,6 +385,30 @@ def test_a_step_moves_no_more_than_it_may():
     assert len(d.copies()) == 2
     assert d.blocks.n_swapped_out == 6
     assert len(d.lookup(d.new(range(100, 117)))) == 2, "of four"
+    d.check()
+
+
+def test_what_a_step_cannot_bring_back_comes_with_the_next():
+    d = BlockDriver(BlockManager(4, 4, n_host_blocks=8), max_moves=1)
+    for first in (100, 200, 300):
+        kept(d, range(first, first + 8), range(first + 10, first + 15))
+    number = d.new(range(200, 209))
+    assert d.lookup(number) == d.lookup(number)[:1] != []
+    assert d.admit(number) == 1
+    d.copies()
+    while d.adopt(number):
+        assert len(d.copies()) == 2, "one in, one out"
+    assert d.n_hashed(number) == 2
+    d.check()
+
+
+def test_a_prompt_under_way_takes_what_others_computed():
+    d = driver()
+    number = d.new(range(13))
+    d.admit(number)
+    other = compute(d, range(9))
+    assert not d.adopt(number) and d.n_hashed(number) == 2
+    assert d.table(number)[:2] == d.table(other)[:2]
     d.check()
 
 

@@ -144,13 +144,14 @@ class MovingSchedules(Schedules):
         max_num_seqs=st.sampled_from([3, 6]),
         n_tokens=st.sampled_from([11, 32]),
         n_host_blocks=st.sampled_from([3, 12, 40]),
+        mixed=st.sampled_from([0, 6, 8]),
         faults=st.booleans(),
     )
-    def start(self, depth, n_blocks, max_num_seqs, n_tokens, n_host_blocks, faults):
+    def start(self, depth, n_blocks, max_num_seqs, n_tokens, n_host_blocks, mixed, faults):
         self.faults = faults
         self.engine = FakeEngine(
             n_blocks=n_blocks, n_host_blocks=n_host_blocks, depth=depth, max_num_seqs=max_num_seqs,
-            max_num_batched_tokens=n_tokens, max_model_len=52, max_queued=100,
+            max_num_batched_tokens=n_tokens, max_mixed_tokens=mixed, max_model_len=52, max_queued=100,
         )  # fmt: skip
 
     @rule(first=st.integers(0, 3), length=st.integers(16, 44), n=st.integers(1, 3), n_steps=st.integers(0, 20))
@@ -554,17 +555,46 @@ def test_what_comes_back_is_shared_at_once():
     e.run()
 
 
-def test_a_step_brings_back_as_many_blocks_as_it_may_compute_tokens():
+def test_a_step_without_decodes_brings_back_a_whole_prompt():
     e = FakeEngine(n_blocks=26, n_host_blocks=99, max_num_batched_tokens=12, max_num_seqs=4)
     swapped_out(e, range(58), range(20, 61), range(23, 64))
     e.add(list(range(58)), max_tokens=1)
-    assert e.step()["positions"][0] == 48, "what it does not move is computed"
+    assert e.step()["positions"] == [56, 57]
     e.run()
     for first in (20, 23):
         e.add(list(range(first, first + 41)), max_tokens=9, ignore_eos=True)
-    assert e.step()["positions"] == [40], "the second needs more than is left"
+    assert e.step()["positions"] == [40], "the second needs more than is left of 16"
     assert e.step()["positions"] == [41, 40]
     e.run()
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_decodes_wait_for_few_blocks_at_a_time(depth):
+    e = FakeEngine(n_blocks=26, n_host_blocks=99, depth=depth, max_num_seqs=4, max_mixed_tokens=6)
+    swapped_out(e, range(41))
+    (decode,) = decoding(e, 1)
+    again = e.add(list(range(41)), max_tokens=2, ignore_eos=True)
+    steps = [e.step() for _ in range(4)]
+    came = [sum(src >= 26 for src, _ in step["copies"]) for step in steps]
+    assert came in ([5, 5, 0, 0], [4, 5, 1, 0], [0, 5, 5, 0], [0, 4, 5, 1])
+    assert sum(40 in step["positions"] for step in steps) == 1
+    assert e.scheduler.n_host_hits == 40
+    e.run()
+    assert e.specs[again].finish == e.specs[decode].finish == ["length"]
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_cancelled_while_its_blocks_come(depth):
+    e = FakeEngine(n_blocks=26, n_host_blocks=99, depth=depth, max_num_seqs=4, max_mixed_tokens=6)
+    swapped_out(e, range(41))
+    decoding(e, 1)
+    again = e.add(list(range(41)), max_tokens=2, ignore_eos=True)
+    while not e.n_moved[0]:
+        e.step()
+    assert not e.specs[again].started and e.cancel(again)
+    again = e.add(list(range(41)), max_tokens=2, ignore_eos=True)
+    e.run()
+    assert e.n_moved[0] == 10, "what had come stayed"
 
 
 @pytest.mark.parametrize("depth", [1, 2])

@@ -56,7 +56,7 @@ class Sizes:
             self.max_rows,
             self.max_num_seqs * blocks_per_seq,
             n_groups,
-            max_moves=self.max_num_batched_tokens if self.num_cpu_blocks else 0,
+            max_moves=max(self.max_num_batched_tokens, blocks_per_seq) if self.num_cpu_blocks else 0,
         )
 
     def text(self) -> str:
