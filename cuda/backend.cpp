@@ -9,7 +9,6 @@
 #include <memory>
 #include <vector>
 
-#include "attention/attention.h"
 #include "gemm/linear.h"
 #include "kernels.h"
 #include "prepared.h"
@@ -19,6 +18,11 @@
 namespace rvllm::cuda {
 namespace {
 
+#ifdef RVLLM_CUDA_SM90
+constexpr bool kHasSm90 = true;
+#else
+constexpr bool kHasSm90 = false;
+#endif
 constexpr size_t kRuntimeBytes = 600 << 20;
 constexpr int kTickets = 8;  // submit() and sample() calls that may be waited for at a time
 
@@ -52,10 +56,13 @@ constexpr FindFn kFind[] = {
 
 Kernel find(Backend* b, const KernelKey* key) {
     const Context& c = self(b).context;
-    const bool fits =
-        c.device.arch >= kAttentionArch && attention_smem_bytes(key->attrs.head_dim) <= c.max_smem_bytes;
-    if (key->op == Op::attention && !fits) return {};
-    return kFind[static_cast<int>(key->op)](*key);
+    Kernel kernel = kFind[static_cast<int>(key->op)](*key);
+    if (key->op == Op::attention && kernel.fn) {
+        const AttentionDesc desc = choose_attention(c.attention_device, key->in, key->attrs.head_dim);
+        if (desc.kernel == AttentionKernel::none) return {nullptr, desc.refusal};
+        kernel.name = desc.kernel == AttentionKernel::sm90 ? "attention.sm90" : "attention.mma";
+    }
+    return kernel;
 }
 
 void describe(Backend* b, const KernelKey* key, int32_t rows, char* text, size_t size) {
@@ -162,8 +169,8 @@ void retire(Backend* b, const StepInput* step) {
 
 size_t workspace_bytes(Backend* b, const OpCall* calls, int32_t n_calls, const KvCacheView* kv,
                        const StepLimits* limits) {
-    return prepared_bytes(calls, n_calls, kv, *limits) + linear_workspace_bytes(self(b).context.device) +
-           upload_bytes();
+    return prepared_bytes(self(b).context, calls, n_calls, kv, *limits) +
+           linear_workspace_bytes(self(b).context.device) + upload_bytes();
 }
 
 int prepare(Backend* b, const OpCall* calls, int32_t n_calls, const KvCacheView* kv, const StepInput* step,
@@ -314,7 +321,7 @@ bool planned_device(int arch, Context* context) {
     for (const auto& k : known) {
         if (k.arch != arch) continue;
         context->device = {k.arch, k.n_sms};
-        context->max_smem_bytes = k.smem_kb * 1024;
+        context->attention_device = {kHasSm90 && k.arch == 90, k.arch, k.smem_kb * 1024};
         return true;
     }
     return false;
@@ -330,6 +337,7 @@ cudaError_t open_device(Cuda& c, int device) {
     for (cudaEvent_t& event : c.done) {
         if (e == cudaSuccess) e = cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
     }
+    if (e == cudaSuccess) e = compiled_arch(&c.context.attention_device.arch);
     return e;
 }
 
@@ -355,7 +363,9 @@ extern "C" __attribute__((visibility("default"))) rvllm::Backend* rvllm_cuda_bac
         cudaDeviceProp properties;
         if (unusable(device, &properties, error, error_size)) return nullptr;
         c->context.device = {properties.major * 10 + properties.minor, properties.multiProcessorCount};
-        c->context.max_smem_bytes = static_cast<int>(properties.sharedMemPerBlockOptin);
+        AttentionDevice& attention = c->context.attention_device;
+        attention.sm90 = kHasSm90 && c->context.device.arch == 90;
+        attention.max_smem_bytes = static_cast<int>(properties.sharedMemPerBlockOptin);
         std::snprintf(b.description, sizeof b.description, "%.80s, sm_%d, %d multiprocessors",
                       properties.name, c->context.device.arch, c->context.device.n_sms);
         const cudaError_t e = open_device(*c, device);

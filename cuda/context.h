@@ -2,6 +2,7 @@
 #pragma once
 #include <cuda_runtime_api.h>
 
+#include "attention/choose.h"
 #include "attention/work.h"
 #include "backend.h"
 #include "gemm/choose.h"
@@ -10,7 +11,7 @@ namespace rvllm::cuda {
 
 struct Context {
     Device device;
-    int max_smem_bytes = 0;  // of one block
+    AttentionDevice attention_device;
     cudaStream_t stream = nullptr;
     bool batch_invariant = false;
     bool pdl = true;  // kernels may start before their predecessor has ended (device/pdl.cuh)

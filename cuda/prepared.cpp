@@ -10,7 +10,6 @@
 #include <cstring>
 #include <memory>
 
-#include "attention/attention.h"
 #include "kernels.h"
 
 namespace rvllm::cuda {
@@ -59,7 +58,7 @@ void carve(Prepared& p, Carver& c) {
 }
 
 // Fills in what follows from the calls and the limits alone. Returns a block size that does not work, or 0.
-int size_up(Prepared& p, const OpCall* calls, int32_t n_calls, const KvCacheView* kv,
+int size_up(const Context& context, Prepared& p, const OpCall* calls, int32_t n_calls, const KvCacheView* kv,
             const StepLimits& limits) {
     p.limits = limits;
     for (int32_t i = 0; i < n_calls; ++i) {
@@ -68,7 +67,7 @@ int size_up(Prepared& p, const OpCall* calls, int32_t n_calls, const KvCacheView
         if (kv[a.group].block_size % kGranule) return kv[a.group].block_size;
         AttentionWork& w = p.attention[a.group];
         w.group_size = a.n_heads / a.n_kv_heads;
-        w.tile_rows = prefill_rows(a.head_dim);
+        w.tile_rows = choose_attention(context.attention_device, calls[i].in[0].dtype, a.head_dim).tile_rows;
         w.n_kv_heads = a.n_kv_heads;
         w.head_dim = a.head_dim;
         w.max_decode = max_splits(limits, kv[a.group].block_size);
@@ -127,9 +126,10 @@ Prepared::~Prepared() {
     if (device_memory) cudaFree(device_memory);
 }
 
-size_t prepared_bytes(const OpCall* calls, int32_t n_calls, const KvCacheView* kv, const StepLimits& limits) {
+size_t prepared_bytes(const Context& context, const OpCall* calls, int32_t n_calls, const KvCacheView* kv,
+                      const StepLimits& limits) {
     Prepared p;
-    size_up(p, calls, n_calls, kv, limits);
+    size_up(context, p, calls, n_calls, kv, limits);
     return p.device_bytes;
 }
 
@@ -137,7 +137,7 @@ Prepared* prepare_steps(Context& context, const OpCall* calls, int32_t n_calls, 
                         const StepInput* step, const StepLimits& limits, char* error, size_t error_size) {
     auto p = std::make_unique<Prepared>();
     p->step = step;
-    const int bad = size_up(*p, calls, n_calls, kv, limits);
+    const int bad = size_up(context, *p, calls, n_calls, kv, limits);
     if (bad) {
         std::snprintf(error, error_size,
                       "attention on CUDA needs a block size that is a multiple of %d, not %d", kGranule, bad);

@@ -46,7 +46,8 @@ struct Prepared {
 };
 
 // Device memory that prepare_steps() allocates.
-size_t prepared_bytes(const OpCall* calls, int32_t n_calls, const KvCacheView* kv, const StepLimits& limits);
+size_t prepared_bytes(const Context& context, const OpCall* calls, int32_t n_calls, const KvCacheView* kv,
+                      const StepLimits& limits);
 
 // Allocates everything. nullptr: `error` says what failed.
 Prepared* prepare_steps(Context& context, const OpCall* calls, int32_t n_calls, const KvCacheView* kv,
@@ -62,6 +63,10 @@ cudaError_t stage_step(Context& context, Prepared& prepared, StepInput* dst, con
 // Launches the ops for a step of that input.
 void launch_calls(Context& context, const OpCall* calls, int32_t n_calls, const KvCacheView* kv,
                   const StepInput& step);
+
+// The architecture that kernels were compiled for which are not an architecture's own: it decides the sizes
+// of their tiles, also where the driver compiled them.
+cudaError_t compiled_arch(int* arch);
 
 // Kernels of step.cu.
 cudaError_t place_segments(const Segments& segments, const int32_t* staged, const int32_t* token_ids,

@@ -51,6 +51,13 @@ __global__ void copy_blocks_kernel(const BlockMap map, int32_t group, const Bloc
 
 }  // namespace
 
+cudaError_t compiled_arch(int* arch) {
+    cudaFuncAttributes attributes;
+    const cudaError_t e = cudaFuncGetAttributes(&attributes, place_segments_kernel);
+    if (e == cudaSuccess) *arch = attributes.ptxVersion;
+    return e;
+}
+
 cudaError_t place_segments(const Segments& segments, const int32_t* staged, const int32_t* token_ids,
                            const int32_t* last_token, cudaStream_t stream) {
     int32_t longest = 1;

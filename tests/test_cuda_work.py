@@ -1,4 +1,4 @@
-"""How attention's work is cut for CUDA is decided on the host: it is compiled and asked without a GPU."""
+"""How attention's work is cut for CUDA, and by which kernels, is decided on the host: asked without a GPU."""
 
 import ctypes
 import shutil
@@ -13,7 +13,8 @@ MAX_SPLITS, GRANULE = 64, 16
 GROUP, TILE_ROWS = 7, 128
 
 ABI = """
-#include "attention/work.h"
+#include "attention/attention.h"
+#include "attention/choose.h"
 using namespace rvllm;
 extern "C" int keys(int kv_len) { return cuda::split_keys(kv_len); }
 extern "C" int most(int max_seqs, int entries) {
@@ -31,6 +32,13 @@ extern "C" void cut(int n, int* query_start, int* kv_len, int* starts, int* coun
     cuda::cut_attention(step, starts, &work, d, p);
     counts[0] = work.n_decode, counts[1] = work.n_prefill;
 }
+extern "C" int choose(bool sm90, int arch, int smem_bytes, int dtype, int head_dim, const char** why) {
+    const cuda::AttentionDesc d =
+        cuda::choose_attention({sm90, arch, smem_bytes}, static_cast<DType>(dtype), head_dim);
+    *why = d.refusal;
+    return static_cast<int>(d.kernel);
+}
+extern "C" int wgmma_bytes(int head_dim) { return cuda::wgmma_smem_bytes(head_dim); }
 """
 
 
@@ -43,7 +51,8 @@ def lib(tmp_path_factory):
     (folder / "abi.cpp").write_text(ABI)
     so = folder / "work.so"
     flags = ["-std=c++17", "-shared", "-fPIC", f"-I{ROOT}/cuda", f"-I{ROOT}/native"]
-    subprocess.run([compiler, *flags, folder / "abi.cpp", ROOT / "cuda/attention/work.cpp", "-o", so], check=True)
+    sources = [folder / "abi.cpp", ROOT / "cuda/attention/work.cpp", ROOT / "cuda/attention/choose.cpp"]
+    subprocess.run([compiler, *flags, *sources, "-o", so], check=True)
     return ctypes.CDLL(str(so))
 
 
@@ -89,3 +98,49 @@ def test_tiles_cover_every_query_row_once_and_long_ones_come_first(lib) -> None:
             assert (token, n_rows, first_position) == (sum(new[:s]), new[s] * GROUP, kv_len[s] - new[s])
             last_row = min(n_rows, first_row + TILE_ROWS) - 1
             assert end_key == first_position + last_row // GROUP + 1
+
+
+# ---- which kernels ----------------------------------------------------------------------------------
+
+NONE, MMA, SM90 = range(3)
+F16, BF16, F32 = 1, 2, 0
+HEAD_DIMS = (64, 80, 96, 128, 256)
+SMEM_KB = {75: 64, 80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}  # of a block
+
+
+def choose(lib, arch: int, dtype: int, head_dim: int, *, sm90: bool = False, smem_kb: int = 0) -> tuple[int, str]:
+    why = ctypes.c_char_p()
+    smem_bytes = (smem_kb or SMEM_KB[arch]) * 1024
+    kernel = lib.choose(ctypes.c_bool(sm90), arch, smem_bytes, dtype, head_dim, ctypes.byref(why))
+    return kernel, (why.value or b"").decode()
+
+
+@pytest.mark.parametrize("arch", SMEM_KB)
+def test_every_architecture_has_every_head_size_or_says_why_not(lib, arch: int) -> None:
+    for dtype in (F16, BF16):
+        for head_dim in HEAD_DIMS:
+            kernel, why = choose(lib, arch, dtype, head_dim)
+            if arch < 80 and dtype == BF16:
+                assert kernel == NONE and "use f16" in why
+            elif arch < 80 and head_dim == 256:
+                assert kernel == NONE and "shared memory" in why
+            else:
+                assert kernel == MMA and why == "", head_dim
+
+
+def test_what_no_gpu_has_is_refused(lib) -> None:
+    assert "head sizes 64, 80" in choose(lib, 80, F16, 72)[1]
+    assert "f16 or bf16" in choose(lib, 80, F32, 64)[1]
+    assert "7.5" in choose(lib, 70, F16, 64, smem_kb=96)[1]
+
+
+def test_kernels_of_sm80_run_where_there_is_less_shared_memory(lib) -> None:
+    """A build for sm_80 alone also runs on sm_86, with the tiles of sm_80; the driver compiles PTX of others."""
+    assert all(choose(lib, 80, BF16, head_dim, smem_kb=99)[0] == MMA for head_dim in HEAD_DIMS)
+    assert "shared memory" in choose(lib, 90, BF16, 256, smem_kb=99)[1]
+
+
+def test_kernels_of_sm90_come_first_and_fit(lib) -> None:
+    for head_dim in HEAD_DIMS:
+        assert choose(lib, 90, BF16, head_dim, sm90=True)[0] == SM90
+        assert lib.wgmma_bytes(head_dim) <= SMEM_KB[90] * 1024

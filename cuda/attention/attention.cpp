@@ -6,22 +6,58 @@
 #include <cuda_fp16.h>
 
 #include <algorithm>
+#include <type_traits>
 
 #include "attention/launch.h"
 #include "context.h"
 #include "kernels.h"
+#ifdef RVLLM_CUDA_SM90
+#include "attention/sm90.h"
+#include "tensor_map.h"
+#endif
 
 namespace rvllm::cuda {
 namespace {
 
 constexpr float kLog2E = 1.4426950408889634f;
 
+template <typename T>
+constexpr DType dtype_of() {
+    return std::is_same<T, __half>::value ? DType::f16 : DType::bf16;
+}
+
+int n_units(const AttentionParams& p) {
+    return p.n_kv_heads * ((p.group_size + kTileHeads - 1) / kTileHeads);
+}
+
+template <typename T, int D>
+cudaError_t launch_prefill(const Context& c, const AttentionParams& p) {
+    if (p.work.n_prefill == 0) return cudaSuccess;
+#ifdef RVLLM_CUDA_SM90
+    if (c.attention_device.sm90) {
+        CUtensorMap maps[2];
+        cudaError_t e = cudaSuccess;
+        for (int i = 0; i < 2 && e == cudaSuccess; ++i)
+            e = encode_tensor_map(&maps[i], {i ? p.v : p.k, dtype_of<T>(), p.cache_rows, D, D, kGranule, 64});
+        if (e != cudaSuccess) return e;
+        return launch_prefill_sm90<T, D>(maps[0], maps[1], p, p.work.n_prefill, c.stream, c.pdl);
+    }
+#endif
+    return launch_prefill_attention<T, D>(p, p.work.n_prefill, c.stream, c.pdl);
+}
+
+template <typename T, int D>
+cudaError_t launch_decode(const Context& c, const AttentionParams& p) {
+    const int n_ctas = std::min(p.work.n_decode * n_units(p), kDecodeCtas * c.device.n_sms);
+    return n_ctas == 0 ? cudaSuccess : launch_decode_attention<T, D>(p, n_ctas, c.stream, c.pdl);
+}
+
 template <typename T, int D>
 void run(const OpCall& call, const RunContext& ctx) {
     Context& c = context_of(ctx);
     const Attrs& a = call.attrs;
     const KvCacheView& kv = ctx.kv[a.group];
-    AttentionParams p;
+    AttentionParams p = {};
     p.q = call.in[0].data;
     p.y = call.out[0].data;
     p.q_stride = call.in[0].row_stride;
@@ -29,24 +65,20 @@ void run(const OpCall& call, const RunContext& ctx) {
     p.block_elements = static_cast<int64_t>(kv.n_kv_heads) * kv.block_size * D;
     p.k = static_cast<const T*>(kv.k) + a.layer * kv.n_blocks * p.block_elements;
     p.v = static_cast<const T*>(kv.v) + a.layer * kv.n_blocks * p.block_elements;
-    p.table_start = ctx.step->tables[a.group].start;
     p.table_blocks = ctx.step->tables[a.group].blocks;
     p.block_size = kv.block_size;
     p.n_heads = a.n_heads;
     p.n_kv_heads = a.n_kv_heads;
     p.group_size = a.n_heads / a.n_kv_heads;
     p.scale = a.softmax_scale * kLog2E;
+    p.cache_rows = kv.n_blocks * kv.n_kv_heads * kv.block_size;
     p.work = c.attention[a.group];
-    const int tiles = p.n_kv_heads * ((p.group_size + kTileHeads - 1) / kTileHeads);
     if (reinterpret_cast<uintptr_t>(p.q) % 16 || p.q_stride % 8 || reinterpret_cast<uintptr_t>(p.y) % 16 ||
         p.y_stride % 8) {
         return note_error(c, call, cudaErrorMisalignedAddress);
     }
-    const int n_ctas = std::min(p.work.n_decode * tiles, kDecodeCtas * c.device.n_sms);
-    if (n_ctas > 0) note_error(c, call, launch_decode_attention<T, D>(p, n_ctas, c.stream, c.pdl));
-    if (p.work.n_prefill > 0) {
-        note_error(c, call, launch_prefill_attention<T, D>(p, p.work.n_prefill, c.stream, c.pdl));
-    }
+    note_error(c, call, launch_decode<T, D>(c, p));
+    note_error(c, call, launch_prefill<T, D>(c, p));
 }
 
 template <typename T>
@@ -68,7 +100,7 @@ Kernel find_attention(const KernelKey& key) {
     if (!same_half(key) || key.kv != key.in || a.n_kv_heads <= 0 || a.n_heads % a.n_kv_heads) return {};
     const KernelFn fn =
         key.in == DType::f16 ? kernel_for<__half>(a.head_dim) : kernel_for<__nv_bfloat16>(a.head_dim);
-    return fn ? Kernel{fn, "attention.mma"} : Kernel{};
+    return fn ? Kernel{fn, "attention"} : Kernel{};
 }
 
 }  // namespace rvllm::cuda

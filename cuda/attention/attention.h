@@ -1,4 +1,7 @@
 // Sizes of the attention kernels' tiles and of the shared memory that holds them (no CUDA headers).
+//
+// `arch` is the architecture that a kernel was compiled for. Everything fits what its chips have: 64 KB per
+// CTA on sm_75, 99 KB on 86, 89 and 120, 163 KB on 80 and 227 KB on 90 and 100.
 #pragma once
 #include <cstdint>
 
@@ -6,10 +9,11 @@
 
 namespace rvllm::cuda {
 
+// ---- mma.sync, every architecture -------------------------------------------------------------------
+
 constexpr int kDecodeWarps = 4;
 constexpr int kDecodeCtas = 2;  // of a multiprocessor at a time
 constexpr int kPrefillWarps = 4;
-constexpr int kPrefillKeys = 64;  // one granule per warp
 
 // A row of a tile: eight consecutive ones lie in different banks for every multiple of 16.
 constexpr int row_bytes(int head_dim) {
@@ -17,8 +21,24 @@ constexpr int row_bytes(int head_dim) {
 }
 
 // Granules in flight per warp.
-constexpr int decode_stages(int head_dim) {
-    return head_dim > 128 ? 2 : 3;
+constexpr int decode_stages(int arch, int head_dim) {
+    const bool large = arch == 90 || arch == 100;
+    if (arch < 80) return 1;  // copies are not asynchronous
+    if (head_dim > 128) return large ? 2 : 1;
+    return head_dim > 96 && !large ? 2 : 3;
+}
+
+// Accumulators of the warps of a decode tile while they are merged, with their maxima and sums.
+constexpr int kMergePad = 8;  // floats between rows: other banks
+constexpr int decode_merge_bytes(int head_dim, int n_rows) {
+    return kDecodeWarps * ((n_rows + 7) / 8 * 8) * ((head_dim + kMergePad) * 4 + 8);
+}
+
+// The rings of the warps, or what they hold when they are merged.
+constexpr int decode_smem_bytes(int arch, int head_dim) {
+    const int ring = kDecodeWarps * decode_stages(arch, head_dim) * 2 * kGranule * row_bytes(head_dim);
+    const int merge = decode_merge_bytes(head_dim, kTileHeads);
+    return ring > merge ? ring : merge;
 }
 
 // Blocks of 16 query rows per warp: what the registers hold.
@@ -29,23 +49,34 @@ constexpr int prefill_rows(int head_dim) {
     return kPrefillWarps * 16 * row_tiles(head_dim);
 }
 
-// The rings of the warps, or what they hold when they are merged.
-constexpr int decode_smem_bytes(int head_dim) {
-    const int ring = kDecodeWarps * decode_stages(head_dim) * 2 * kGranule * row_bytes(head_dim);
-    const int merge = kDecodeWarps * kTileHeads * (head_dim + 2) * 4;
-    return ring > merge ? ring : merge;
+// Keys of a tile.
+constexpr int prefill_keys(int arch, int head_dim) {
+    if (arch < 80) return head_dim > 96 ? 16 : head_dim > 64 ? 32 : 64;
+    return head_dim > 96 ? 32 : 64;
 }
 
 // Queries, and two tiles of keys and of values.
-constexpr int prefill_smem_bytes(int head_dim) {
-    return (prefill_rows(head_dim) + 4 * kPrefillKeys) * row_bytes(head_dim);
+constexpr int prefill_smem_bytes(int arch, int head_dim) {
+    return (prefill_rows(head_dim) + 4 * prefill_keys(arch, head_dim)) * row_bytes(head_dim);
 }
 
-// What a device must have for both kernels.
-constexpr int kAttentionArch = 80;
-constexpr int attention_smem_bytes(int head_dim) {
-    const int a = decode_smem_bytes(head_dim), b = prefill_smem_bytes(head_dim);
-    return a > b ? a : b;
+// ---- sm_90a -----------------------------------------------------------------------------------------
+
+// Boxes of a tensor map, 16 keys by 64 columns.
+constexpr int kBoxBytes = kGranule * 128;
+constexpr int chunks(int head_dim) {
+    return (head_dim + 63) / 64;
+}
+
+// Prefill: query rows and keys of a tile, tiles of keys and of values in flight.
+constexpr int kWgmmaGroups = 2;
+constexpr int kWgmmaRows = 64 * kWgmmaGroups;
+constexpr int kWgmmaStages = 2;
+constexpr int wgmma_keys(int head_dim) {
+    return head_dim > 128 ? 64 : 128;
+}
+constexpr int wgmma_smem_bytes(int head_dim) {
+    return 1024 + (kWgmmaRows + 2 * kWgmmaStages * wgmma_keys(head_dim)) * 128 * chunks(head_dim);
 }
 
 }  // namespace rvllm::cuda

@@ -5,69 +5,16 @@
 // keys through a ring of its own and keeps a running softmax; the warps are merged in shared memory. The
 // CTA that finishes the last split of a sequence adds the splits up, in their order.
 #pragma once
+#include "attention/merge.cuh"
 #include "attention/tile.cuh"
 
 namespace rvllm::cuda {
 
-static_assert(kMaxSplits % 32 == 0, "combine_splits() gives each lane whole rounds of splits");
-
 template <int D>
-constexpr int kDecodeStages = decode_stages(D);
-
-// Adds up the splits of one sequence for `n_rows` heads from `head` on. `weights`: [n_rows][kMaxSplits] of
-// shared memory.
-template <typename T, int D>
-__device__ __forceinline__ void combine_splits(const AttentionParams& p, const DecodeItem& item, int head,
-                                               int n_rows, float* weights) {
-    const AttentionWork& w = p.work;
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const int64_t first = (int64_t)item.partial * p.n_heads + head;
-    for (int row = warp; row < n_rows; row += kDecodeWarps) {
-        float2 stats[kMaxSplits / 32];
-        float top = -INFINITY, sum = 0;
-#pragma unroll
-        for (int i = 0; i < kMaxSplits / 32; ++i) {
-            const int split = lane + 32 * i;
-            stats[i] = make_float2(-INFINITY, 0);
-            if (split < item.n_splits) {
-                const int64_t at = first + (int64_t)split * p.n_heads + row;
-                stats[i] = __ldcg(reinterpret_cast<const float2*>(w.partial_stats) + at);
-            }
-            top = fmaxf(top, stats[i].x);
-        }
-        top = warp_max(top);
-#pragma unroll
-        for (int i = 0; i < kMaxSplits / 32; ++i) sum += exp2f(stats[i].x - top) * stats[i].y;
-        sum = warp_sum(sum);
-#pragma unroll
-        for (int i = 0; i < kMaxSplits / 32; ++i) {
-            weights[row * kMaxSplits + lane + 32 * i] = exp2f(stats[i].x - top) / sum;
-        }
-    }
-    __syncthreads();
-    T* y = static_cast<T*>(p.y) + item.token * p.y_stride + (int64_t)head * D;
-    for (int e = threadIdx.x; e < n_rows * (D / 4); e += 32 * kDecodeWarps) {
-        const int row = e / (D / 4), d = e % (D / 4) * 4;
-        const float* from = w.partial_out + (first + row) * D + d;
-        float4 out = make_float4(0, 0, 0, 0);
-#pragma unroll 8
-        for (int i = 0; i < item.n_splits; ++i) {
-            const float4 v = __ldcg(reinterpret_cast<const float4*>(from + (int64_t)i * p.n_heads * D));
-            const float weight = weights[row * kMaxSplits + i];
-            out.x += weight * v.x;
-            out.y += weight * v.y;
-            out.z += weight * v.z;
-            out.w += weight * v.w;
-        }
-        store4<T>(y + row * D + d, out);
-    }
-}
+constexpr int kDecodeStages = decode_stages(kArch, D);
 
 template <typename T, int D>
-__global__ void __launch_bounds__(32 * kDecodeWarps, D > 128 ? 1 : kDecodeCtas)
-    decode_attention_kernel(AttentionParams p) {
-#if __CUDA_ARCH__ >= 800  // kAttentionArch
-    extern __shared__ __align__(16) uint8_t smem[];
+__device__ __forceinline__ void decode_items(const AttentionParams& p, uint8_t* smem) {
     __shared__ bool is_last;
     constexpr int kStages = kDecodeStages<D>, kSteps = D / 16, kTileBytes = kGranule * kRowBytes<D>;
     pdl_wait();
@@ -76,7 +23,7 @@ __global__ void __launch_bounds__(32 * kDecodeWarps, D > 128 ? 1 : kDecodeCtas)
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int head_tiles = (p.group_size + kTileHeads - 1) / kTileHeads, n_units = p.n_kv_heads * head_tiles;
     const int n_items = w.header[0] * n_units;
-    const uint32_t ring = shared_address(smem) + warp * kStages * 2 * kTileBytes;
+    const uint32_t ring = smem_ptr(smem) + warp * kStages * 2 * kTileBytes;
     const uint32_t key_at = key_offset<D>(), value_at = value_offset<D>();
 
     // The first 32 granules of this warp: lane i holds the block of granule i.
@@ -104,8 +51,9 @@ __global__ void __launch_bounds__(32 * kDecodeWarps, D > 128 ? 1 : kDecodeCtas)
                 const int64_t at = __shfl_sync(0xffffffff, block, i % 32) * p.block_elements +
                                    (kv_head * p.block_size + key % p.block_size) * D;
                 const uint32_t dst = ring + i % kStages * 2 * kTileBytes;
-                load_granule<T, D>(dst, static_cast<const T*>(p.k) + at, item.end_key - key);
-                load_granule<T, D>(dst + kTileBytes, static_cast<const T*>(p.v) + at, item.end_key - key);
+                load_rows<T, D, kGranule>(dst, static_cast<const T*>(p.k) + at, item.end_key - key);
+                load_rows<T, D, kGranule>(dst + kTileBytes, static_cast<const T*>(p.v) + at,
+                                          item.end_key - key);
             }
             copy_commit();
         };
@@ -173,66 +121,20 @@ __global__ void __launch_bounds__(32 * kDecodeWarps, D > 128 ? 1 : kDecodeCtas)
             block = block_of(item, lane);
         }
 
-        // Merge the warps: [warp][16][D] outputs, then [warp][16][2] maxima and sums.
-        float* merged = reinterpret_cast<float*>(smem);
-        float* stats = merged + kDecodeWarps * kTileHeads * D;
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-            const int row = warp * kTileHeads + lane / 4 + 8 * h;
-            const float sum = quad_sum(rows.sum[h]);
-            if (lane % 4 == 0) {
-                stats[2 * row] = rows.max[h];
-                stats[2 * row + 1] = sum;
-            }
-#pragma unroll
-            for (int t = 0; t < D / 8; ++t) {
-                *reinterpret_cast<float2*>(merged + row * D + t * 8 + lane % 4 * 2) =
-                    make_float2(out[t][2 * h], out[t][2 * h + 1]);
-            }
-        }
-        __syncthreads();
-        const int64_t partial = (int64_t)(current.partial + current.split) * p.n_heads + head;
-        T* y = static_cast<T*>(p.y) + current.token * p.y_stride + (int64_t)head * D;
-        for (int e = threadIdx.x; e < n_rows * D; e += blockDim.x) {
-            const int row = e / D;
-            float top = -INFINITY, sum = 0, value = 0;
-#pragma unroll
-            for (int i = 0; i < kDecodeWarps; ++i) top = fmaxf(top, stats[2 * (i * kTileHeads + row)]);
-#pragma unroll
-            for (int i = 0; i < kDecodeWarps; ++i) {
-                const float weight = exp2f(stats[2 * (i * kTileHeads + row)] - top);
-                sum += weight * stats[2 * (i * kTileHeads + row) + 1];
-                value += weight * merged[i * kTileHeads * D + e];
-            }
-            if (current.n_splits == 1) {
-                y[e] = from_float<T>(value / sum);
-            } else {
-                w.partial_out[partial * D + e] = value;
-                if (e % D == 0) {
-                    w.partial_stats[2 * (partial + row)] = top;
-                    w.partial_stats[2 * (partial + row) + 1] = sum;
-                }
-            }
-        }
-        if (current.n_splits > 1) {
-            __threadfence();
-            __syncthreads();
-            if (threadIdx.x == 0) {
-                uint32_t* arrived = w.arrived + current.seq * n_units + unit;
-                is_last = atomicAdd(arrived, 1) == current.n_splits - 1;
-                if (is_last) *arrived = 0;
-            }
-            __syncthreads();
-            if (is_last) {
-                __threadfence();
-                combine_splits<T, D>(p, current, head, n_rows, merged);
-            }
-        }
-        __syncthreads();  // shared memory may be written again
+        finish_item<T, D>(p, current, unit, n_units, head, n_rows, out, rows, reinterpret_cast<float*>(smem),
+                          &is_last);
     }
-#else
-    __trap();  // find() refuses
-#endif
+}
+
+template <typename T, int D>
+__global__ void __launch_bounds__(32 * kDecodeWarps, D > 128 ? 1 : kDecodeCtas)
+    decode_attention_kernel(AttentionParams p) {
+    extern __shared__ __align__(16) uint8_t smem[];
+    if constexpr (kHasProducts<T>) {
+        decode_items<T, D>(p, smem);
+    } else {
+        __trap();  // find() refuses
+    }
 }
 
 }  // namespace rvllm::cuda

@@ -1,12 +1,12 @@
-// The launch that both attention kernels share.
+// The launch that all attention kernels share.
 #pragma once
-#include "attention/launch.h"
+#include <cuda_runtime_api.h>
 
 namespace rvllm::cuda {
 
-inline cudaError_t launch_attention(void (*kernel)(AttentionParams), cudaError_t ready, dim3 grid,
-                                    int threads, int smem_bytes, const AttentionParams& params,
-                                    cudaStream_t stream, bool pdl) {
+template <typename... Args>
+cudaError_t launch_attention(void (*kernel)(Args...), cudaError_t ready, dim3 grid, int threads,
+                             int smem_bytes, cudaStream_t stream, bool pdl, const Args&... args) {
     if (ready != cudaSuccess) return ready;
     cudaLaunchAttribute attr = {};
     attr.id = cudaLaunchAttributeProgrammaticStreamSerialization;
@@ -18,7 +18,7 @@ inline cudaError_t launch_attention(void (*kernel)(AttentionParams), cudaError_t
     config.stream = stream;
     config.attrs = &attr;
     config.numAttrs = pdl ? 1 : 0;
-    return cudaLaunchKernelEx(&config, kernel, params);
+    return cudaLaunchKernelEx(&config, kernel, args...);
 }
 
 }  // namespace rvllm::cuda

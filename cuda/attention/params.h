@@ -12,9 +12,10 @@ struct AttentionParams {
     int64_t q_stride, y_stride;  // elements between the rows of two tokens
     const void *k, *v;           // of the layer
     int64_t block_elements;      // of all heads of a block
-    const int32_t *table_start, *table_blocks;
+    const int32_t* table_blocks;
     int32_t block_size, n_heads, n_kv_heads, group_size;
-    float scale;  // softmax_scale * log2(e)
+    float scale;         // softmax_scale * log2(e)
+    int32_t cache_rows;  // of all blocks and heads of the layer
     AttentionWork work;
 };
 

@@ -13,34 +13,40 @@ constexpr int kRowTiles = row_tiles(D);
 template <int D>
 constexpr int kPrefillRows = prefill_rows(D);
 
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+constexpr bool kIsSm90a = true;  // which has a kernel of its own
+#else
+constexpr bool kIsSm90a = false;
+#endif
+template <int D>
+constexpr int kPrefillKeys = prefill_keys(kArch, D);
+
 template <typename T, int D>
-__global__ void __launch_bounds__(32 * kPrefillWarps) prefill_attention_kernel(AttentionParams p) {
-#if __CUDA_ARCH__ >= 800  // kAttentionArch
-    extern __shared__ __align__(16) uint8_t smem[];
-    constexpr int M = kRowTiles<D>, kTileBytes = kPrefillKeys * kRowBytes<D>,
-                  kGranuleBytes = kGranule * kRowBytes<D>;
+__device__ __forceinline__ void prefill_tile(const AttentionParams& p, uint8_t* smem) {
+    constexpr int M = kRowTiles<D>, kKeys = kPrefillKeys<D>, kTileBytes = kKeys * kRowBytes<D>,
+                  kGranuleBytes = kGranule * kRowBytes<D>, kShare = kKeys / kPrefillWarps;
     pdl_wait();
     pdl_launch_dependents();
     const PrefillItem item = p.work.prefill[blockIdx.y];
     const int kv_head = blockIdx.x, group = p.group_size;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const uint32_t queries = shared_address(smem), keys = queries + kPrefillRows<D> * kRowBytes<D>;
+    const uint32_t queries = smem_ptr(smem), keys = queries + kPrefillRows<D> * kRowBytes<D>;
     const uint32_t values = keys + 2 * kTileBytes;
-    const int32_t* table = p.table_blocks + p.table_start[item.seq];
-    const int n_tiles = (item.end_key + kPrefillKeys - 1) / kPrefillKeys;
+    const int32_t* table = p.table_blocks + item.table_start;
+    const int n_tiles = (item.end_key + kKeys - 1) / kKeys;
 
-    // Element offset of the granule that this warp loads of a tile; keys past the end read block 0.
-    const auto granule_of = [&](int tile) {
-        const int key = tile * kPrefillKeys + warp * kGranule;
+    // Element offset of the rows that this warp loads of a tile; keys past the end read block 0.
+    const auto share_of = [&](int tile) {
+        const int key = tile * kKeys + warp * kShare;
         if (key >= item.end_key) return (int64_t)0;
         return table[key / p.block_size] * p.block_elements +
                ((int64_t)kv_head * p.block_size + key % p.block_size) * D;
     };
     const auto load = [&](const void* from, uint32_t to, int tile, int64_t at) {
         if (tile < n_tiles) {
-            const int n_valid = item.end_key - tile * kPrefillKeys - warp * kGranule;
-            load_granule<T, D>(to + tile % 2 * kTileBytes + warp * kGranuleBytes,
-                               static_cast<const T*>(from) + at, n_valid);
+            const int n_valid = item.end_key - tile * kKeys - warp * kShare;
+            load_rows<T, D, kShare>(to + tile % 2 * kTileBytes + warp * kShare * kRowBytes<D>,
+                                    static_cast<const T*>(from) + at, n_valid);
         }
         copy_commit();
     };
@@ -53,10 +59,10 @@ __global__ void __launch_bounds__(32 * kPrefillWarps) prefill_attention_kernel(A
         copy16_async(queries + tile_row * kRowBytes<D> + piece * 16,
                      static_cast<const T*>(p.q) + token * p.q_stride + (int64_t)head * D + piece * 8, valid);
     }
-    int64_t at = granule_of(0);
+    int64_t at = share_of(0);
     load(p.k, keys, 0, at);
     load(p.v, values, 0, at);
-    at = granule_of(1);
+    at = share_of(1);
 
     // Positions of this lane's rows, and the offset of the A fragments of the queries.
     int position[M][2];
@@ -77,17 +83,17 @@ __global__ void __launch_bounds__(32 * kPrefillWarps) prefill_attention_kernel(A
         __syncthreads();
         load(p.k, keys, tile + 1, at);
         load(p.v, values, tile + 1, at);
-        at = granule_of(tile + 2);
+        at = share_of(tile + 2);
 
         const uint32_t k_tile = keys + tile % 2 * kTileBytes + key_at;
-        float s[M][kPrefillKeys / 8][4] = {};
+        float s[M][kKeys / 8][4] = {};
 #pragma unroll
         for (int d = 0; d < D / 16; ++d) {
             uint32_t q[M][4];
 #pragma unroll
             for (int m = 0; m < M; ++m) ldmatrix4(q[m], query_at + m * 16 * kRowBytes<D> + d * 32);
 #pragma unroll
-            for (int n = 0; n < kPrefillKeys / 16; ++n) {
+            for (int n = 0; n < kKeys / 16; ++n) {
                 uint32_t b[4];
                 ldmatrix4(b, k_tile + n * kGranuleBytes + d * 32);
 #pragma unroll
@@ -97,14 +103,14 @@ __global__ void __launch_bounds__(32 * kPrefillWarps) prefill_attention_kernel(A
                 }
             }
         }
-        if ((tile + 1) * kPrefillKeys > lowest + 1) {
+        if ((tile + 1) * kKeys > lowest + 1) {
 #pragma unroll
             for (int m = 0; m < M; ++m)
 #pragma unroll
-                for (int n = 0; n < kPrefillKeys / 8; ++n)
+                for (int n = 0; n < kKeys / 8; ++n)
 #pragma unroll
                     for (int i = 0; i < 4; ++i)
-                        if (tile * kPrefillKeys + n * 8 + lane % 4 * 2 + i % 2 > position[m][i / 2])
+                        if (tile * kKeys + n * 8 + lane % 4 * 2 + i % 2 > position[m][i / 2])
                             s[m][n][i] = -INFINITY;
         }
 #pragma unroll
@@ -114,7 +120,7 @@ __global__ void __launch_bounds__(32 * kPrefillWarps) prefill_attention_kernel(A
         __syncthreads();
         const uint32_t v_tile = values + tile % 2 * kTileBytes + value_at;
 #pragma unroll
-        for (int n = 0; n < kPrefillKeys / 16; ++n) {
+        for (int n = 0; n < kKeys / 16; ++n) {
             uint32_t a[M][4];
 #pragma unroll
             for (int m = 0; m < M; ++m) weights_fragment<T>(a[m], s[m][2 * n], s[m][2 * n + 1]);
@@ -148,9 +154,16 @@ __global__ void __launch_bounds__(32 * kPrefillWarps) prefill_attention_kernel(A
             }
         }
     }
-#else
-    __trap();  // find() refuses
-#endif
+}
+
+template <typename T, int D>
+__global__ void __launch_bounds__(32 * kPrefillWarps) prefill_attention_kernel(AttentionParams p) {
+    extern __shared__ __align__(16) uint8_t smem[];
+    if constexpr (kHasProducts<T> && !kIsSm90a) {
+        prefill_tile<T, D>(p, smem);
+    } else {
+        __trap();  // find() refuses
+    }
 }
 
 }  // namespace rvllm::cuda

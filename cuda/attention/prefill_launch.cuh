@@ -1,6 +1,7 @@
 // The body of launch_prefill_attention(), for the generated instantiations.
 #pragma once
 #include "attention/launch.cuh"
+#include "attention/launch.h"
 #include "attention/prefill.cuh"
 
 namespace rvllm::cuda {
@@ -8,11 +9,22 @@ namespace rvllm::cuda {
 template <typename T, int D>
 cudaError_t launch_prefill_attention(const AttentionParams& params, int n_tiles, cudaStream_t stream,
                                      bool pdl) {
-    constexpr int kBytes = prefill_smem_bytes(D);
-    static const cudaError_t ready = cudaFuncSetAttribute(
-        prefill_attention_kernel<T, D>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
-    return launch_attention(prefill_attention_kernel<T, D>, ready, dim3(params.n_kv_heads, n_tiles),
-                            32 * kPrefillWarps, kBytes, params, stream, pdl);
+    // Tiles are sized by the architecture that the kernel was compiled for.
+    struct Shared {
+        int bytes;
+        cudaError_t ready;
+    };
+    static const Shared shared = [] {
+        cudaFuncAttributes attributes = {};
+        cudaError_t e = cudaFuncGetAttributes(&attributes, prefill_attention_kernel<T, D>);
+        const int bytes = prefill_smem_bytes(attributes.ptxVersion, D);
+        if (e == cudaSuccess)
+            e = cudaFuncSetAttribute(prefill_attention_kernel<T, D>,
+                                     cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+        return Shared{bytes, e};
+    }();
+    return launch_attention(prefill_attention_kernel<T, D>, shared.ready, dim3(params.n_kv_heads, n_tiles),
+                            32 * kPrefillWarps, shared.bytes, stream, pdl, params);
 }
 
 }  // namespace rvllm::cuda

@@ -42,8 +42,14 @@ void cut_attention(const StepInput& step, const int32_t* table_start, AttentionW
         const int32_t n_rows = n_tokens * work->group_size;
         for (int32_t row = 0; row < n_rows; row += work->tile_rows) {
             const int32_t last = std::min(n_rows, row + work->tile_rows) - 1;
-            prefill[work->n_prefill++] = {
-                s, token, row, n_rows, first_position, first_position + last / work->group_size + 1, {0, 0}};
+            prefill[work->n_prefill++] = {s,
+                                          token,
+                                          row,
+                                          n_rows,
+                                          first_position,
+                                          first_position + last / work->group_size + 1,
+                                          table_start[s],
+                                          0};
         }
     }
     const auto longer = [](const PrefillItem& a, const PrefillItem& b) { return a.end_key > b.end_key; };

@@ -31,7 +31,8 @@ struct PrefillItem {
     int32_t first_row, n_rows;  // of this tile within the sequence; rows of the sequence
     int32_t first_position;     // of the sequence's first query
     int32_t end_key;            // keys that any row of the tile sees
-    int32_t pad[2];
+    int32_t table_start;        // of the sequence's blocks in its group's table
+    int32_t pad;
 };
 
 // The work of one cache group and where it lies on the device. Counts are for launches of this step; a

@@ -2,12 +2,9 @@
 #pragma once
 #include <cstdint>
 
-namespace rvllm::cuda {
+#include "device/shared.cuh"
 
-// Shared-memory address as the instructions want it.
-__device__ __forceinline__ uint32_t smem_ptr(const void* p) {
-    return static_cast<uint32_t>(__cvta_generic_to_shared(p));
-}
+namespace rvllm::cuda {
 
 __device__ __forceinline__ void mbarrier_init(uint32_t bar, int n_arrivals) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(bar), "r"(n_arrivals));
@@ -22,6 +19,16 @@ __device__ __forceinline__ void mbarrier_init_fence() {
 // Arrives once and adds `bytes` to what the phase waits for.
 __device__ __forceinline__ void mbarrier_expect(uint32_t bar, uint32_t bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes) : "memory");
+}
+
+// Arrives once.
+__device__ __forceinline__ void mbarrier_arrive(uint32_t bar) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory");
+}
+
+// Orders this thread's earlier writes to shared memory before accesses by tensor cores and the copy engine.
+__device__ __forceinline__ void async_proxy_fence() {
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
 // Address of `address` (own shared memory) in CTA `rank` of the cluster.
@@ -59,6 +66,15 @@ struct RingPosition {
     __device__ __forceinline__ void advance(int n_stages) {
         if (++slot == n_stages) {
             slot = 0;
+            parity ^= 1;
+        }
+    }
+
+    // n <= n_stages
+    __device__ __forceinline__ void advance_by(int n, int n_stages) {
+        slot += n;
+        if (slot >= n_stages) {
+            slot -= n_stages;
             parity ^= 1;
         }
     }

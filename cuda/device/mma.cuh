@@ -14,6 +14,13 @@ __device__ __forceinline__ void ldmatrix4(uint32_t (&r)[4], uint32_t address) {
                  : "r"(address));
 }
 
+// The same, each matrix transposed.
+__device__ __forceinline__ void ldmatrix4_trans(uint32_t (&r)[4], uint32_t address) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(address));
+}
+
 // Stores four 8x8 matrices transposed: registers hold (row, 2 columns), memory gets columns as rows.
 __device__ __forceinline__ void stmatrix4_trans(uint32_t address, uint32_t r0, uint32_t r1, uint32_t r2,
                                                 uint32_t r3) {

@@ -64,3 +64,10 @@ def assert_close(got: Array, want: Array, dtype: str, slack: float, floor: float
             | (abs(got - want) <= (1 + slack) * eps * abs(want) + floor)
         )
     assert good.all(), f"{(~good).sum()} of {good.size} wrong, the first: {got[~good][0]} for {want[~good][0]}"
+
+
+def assert_attention(got: Array, want: Array, dtype: str) -> None:
+    """The weights of the values are rounded to 16 bits, so an element may be off by a rounding of any of them."""
+    eps = EPS[dtype]
+    assert np.linalg.norm(got - want) < eps * np.linalg.norm(want)
+    assert abs(got - want).max() < 4 * eps

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cuda_harness import GAP, assert_close, reference, rounded, run
+from cuda_harness import GAP, assert_attention, assert_close, reference, rounded, run
 
-from cases import CASES, EPS, Case, narrow, normal, random_paged, widen
+from cases import CASES, Case, narrow, normal, widen
 from rvllm._native import opcall
 
 DTYPES = ("bf16", "f16")
@@ -56,81 +56,6 @@ def test_linear(cuda: opcall.Cuda, cpu: opcall.Cpu, m: int, n: int, k: int, dtyp
         cuda.run("linear", [x], [cuda.weight(w), cuda.weight(widen(b))], [y])
         want = widen(x) @ widen(w).T + widen(b)
         assert_close(widen(y), want, "f32" if y.dtype == np.float32 else dtype, 1.0, 2e-5)
-
-
-# ---- attention --------------------------------------------------------------------------------------
-
-MIXED = ([1, 2, 70, 33, 200, 1100, 65, 700], [1, 1, 70, 1, 20, 3, 33, 1])  # keys, new tokens
-
-
-def assert_attention(got: np.ndarray, want: np.ndarray, dtype: str) -> None:
-    """The weights of the values are rounded to 16 bits, so an element may be off by a rounding of any of them."""
-    eps = EPS[dtype]
-    assert np.linalg.norm(got - want) < eps * np.linalg.norm(want)
-    assert abs(got - want).max() < 4 * eps
-
-
-def attend(ops: opcall.Ops, q: np.ndarray, step: dict, cache: tuple, n_heads: int, y_dtype: np.dtype) -> np.ndarray:
-    n_kv_heads, head_dim = cache[0].shape[2], cache[0].shape[4]
-    attrs = {
-        "layer": 1,
-        "n_heads": n_heads,
-        "n_kv_heads": n_kv_heads,
-        "head_dim": head_dim,
-        "softmax_scale": head_dim**-0.5,
-    }
-    y = np.zeros(q.shape, y_dtype)
-    ops.run("attention", [q], [], [y], attrs, opcall.Step(**step), opcall.KvCache(*cache))
-    return y
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("head_dim", HEAD_DIMS)
-@pytest.mark.parametrize("group", [1, 4, 7, 20])
-def test_attention_mixed_batch(cuda: opcall.Cuda, cpu: opcall.Cpu, group: int, head_dim: int, dtype: str) -> None:
-    rng = np.random.default_rng(head_dim + group)
-    cache, step = random_paged(rng, *MIXED, 2, head_dim, dtype)
-    q = narrow(normal(rng, sum(MIXED[1]), 2 * group * head_dim), dtype)
-    got = widen(attend(cuda, q, step, cache, 2 * group, q.dtype))
-    assert_attention(got, attend(cpu, widen(q), step, cache, 2 * group, np.dtype(np.float32)), dtype)
-
-
-@pytest.mark.parametrize("block_size", [16, 32, 128])
-def test_attention_block_sizes(cuda: opcall.Cuda, cpu: opcall.Cpu, block_size: int) -> None:
-    rng = np.random.default_rng(block_size)
-    cache, step = random_paged(rng, *MIXED, 2, 64, "bf16", block_size)
-    q = narrow(normal(rng, sum(MIXED[1]), 8 * 64), "bf16")
-    got = widen(attend(cuda, q, step, cache, 8, q.dtype))
-    assert_attention(got, attend(cpu, widen(q), step, cache, 8, np.dtype(np.float32)), "bf16")
-
-
-def test_block_size_that_is_no_multiple_of_16_is_refused(cuda: opcall.Cuda) -> None:
-    rng = np.random.default_rng(0)
-    cache, step = random_paged(rng, [20], [1], 2, 64, "bf16", 8)
-    q = narrow(normal(rng, 1, 8 * 64), "bf16")
-    with pytest.raises(MemoryError, match="block size"):
-        attend(cuda, q, step, cache, 8, q.dtype)
-
-
-@pytest.mark.parametrize("length", [255, 256, 257, 8191, 8193, 20000])
-def test_attention_long_decode(cuda: opcall.Cuda, cpu: opcall.Cpu, length: int) -> None:
-    rng = np.random.default_rng(length)
-    cache, step = random_paged(rng, [length], [1], 1, 64, "bf16")
-    q = narrow(4 * normal(rng, 1, 4 * 64), "bf16")
-    got = widen(attend(cuda, q, step, cache, 4, q.dtype))
-    assert_attention(got, attend(cpu, widen(q), step, cache, 4, np.dtype(np.float32)), "bf16")
-
-
-def test_attention_of_a_row_does_not_depend_on_the_batch(cuda: opcall.Cuda) -> None:
-    rng = np.random.default_rng(1)
-    cache, step = random_paged(rng, *MIXED, 2, 128, "bf16")
-    q = narrow(normal(rng, sum(MIXED[1]), 14 * 128), "bf16")
-    together = attend(cuda, q, step, cache, 14, q.dtype)
-    starts = step["query_start"]
-    for s, table in enumerate(step["tables"]):
-        part = slice(starts[s], starts[s + 1])
-        alone = {"query_start": [0, part.stop - part.start], "positions": step["positions"][part], "tables": [table]}
-        assert attend(cuda, q[part].copy(), alone, cache, 14, q.dtype).tobytes() == together[part].tobytes(), s
 
 
 # ---- fused == composition, in place, the step -------------------------------------------------------
