@@ -8,12 +8,14 @@ from cpython.buffer cimport (
     PyObject_GetBuffer,
 )
 from cpython.float cimport PyFloat_Check
-from cpython.long cimport PyLong_Check
+from cpython.long cimport PyLong_AsUnsignedLongLongMask, PyLong_Check
 from libc.stdint cimport uint16_t
 from libc.stdlib cimport calloc, free, malloc
 
 from rvllm._native.rows cimport K, kMaxVocab
 from rvllm._native.sampler cimport ThreadPool, pool_run
+
+from operator import index
 
 import numpy as np
 
@@ -231,6 +233,7 @@ cdef int per_row(object value, str name, double* out, int64_t step, int64_t n_ro
 cdef int per_row_int(object value, str name, int64_t* out, int64_t step, int64_t n_rows) except -1:
     """Integers modulo 2^64: seeds are unsigned."""
     cdef int64_t i
+    cdef uint64_t one
     cdef const uint64_t[:] values
     if not PyLong_Check(value) and np.ndim(value) == 1:
         try:
@@ -245,12 +248,14 @@ cdef int per_row_int(object value, str name, int64_t* out, int64_t step, int64_t
         for i in range(n_rows):
             out[i * step] = <int64_t>values[i]
         return 0
-    try:
-        value = value.__index__() & 0xFFFFFFFFFFFFFFFF
-    except AttributeError:
-        raise ValueError(f"{name}: expected an integer or one per row, got {value!r}") from None
+    if not PyLong_Check(value):
+        try:
+            value = index(value)
+        except TypeError:
+            raise ValueError(f"{name}: expected an integer or one per row, got {value!r}") from None
+    one = PyLong_AsUnsignedLongLongMask(value)
     for i in range(n_rows):
-        out[i * step] = <int64_t><uint64_t>value
+        out[i * step] = <int64_t>one
     return 0
 
 

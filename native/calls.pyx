@@ -11,7 +11,7 @@ from rvllm._native.arrays cimport (
     read_row, run_rows, write_row,
 )
 from rvllm._native.rows cimport (
-    Cut, ExpParams, K, Purpose, RowStats, Scratch, argmax_row, cut_row, exp_params, log_prob, multinomial_row,
+    Cut, K, Purpose, RowStats, Scratch, argmax_row, cut_row, log_prob, multinomial_row,
     random_bits, sample_row, stats_row, thread_scratch, top_row,
 )
 
@@ -26,44 +26,39 @@ cdef void penalize_ids(float* x, int64_t vocab, const Ids* prompt, const Ids* ou
                        const RowTask* t, Scratch* s) noexcept nogil:
     """Repetition once per distinct id of either list, the others by output count."""
     cdef const Ids* only = output if prompt.n == 0 else prompt
-    cdef bint own_counts = counts == NULL and output.n > 0 and (t.frequency != 0 or t.presence != 0)
-    cdef const int32_t* known = counts
-    cdef const int32_t* ids = only.data
-    cdef int64_t i, n = prompt.n + output.n
-    if n == 0:
+    cdef float repetition = <float>t.repetition, frequency = <float>t.frequency, presence = <float>t.presence
+    cdef bint counted = counts != NULL or (frequency == 0 and presence == 0)  # the ids need no counting
+    if only.n == 0:
         if counts != NULL:
-            K.penalize_dense(x, vocab, counts, <float>t.repetition, <float>t.frequency, <float>t.presence)
-        return
-    if own_counts:
-        known = s.counts
-        for i in range(output.n):
-            s.counts[output.data[i]] += 1
-    if n > vocab:  # more ids than fit: each once
-        ids = s.idx
-        n = distinct(output, s, distinct(prompt, s, 0))
-        for i in range(n):
-            s.counts[s.idx[i]] &= 0x7fffffff
-    elif prompt.n > 0 and output.n > 0:
-        memcpy(s.idx, prompt.data, prompt.n * sizeof(int32_t))
-        memcpy(s.idx + prompt.n, output.data, output.n * sizeof(int32_t))
-        ids = s.idx
-    K.penalize(x, ids, n, known, True, <float>t.repetition, <float>t.frequency, <float>t.presence, s.val)
-    if own_counts:
-        for i in range(output.n):
-            s.counts[output.data[i]] = 0
+            K.penalize_dense(x, vocab, counts, repetition, frequency, presence)
+    elif only.n == prompt.n + output.n <= vocab and (counted or output.n == 0):
+        K.penalize(x, only.data, only.n, counts, True, repetition, frequency, presence, s.val)
+    else:
+        if counted:
+            mark(output, counts, s.counts)
+        else:
+            count(output, s.counts)
+        mark(prompt, counts, s.counts)
+        K.penalize_tally(x, output.data, output.n, s.counts, repetition, frequency, presence)
+        K.penalize_tally(x, prompt.data, prompt.n, s.counts, repetition, frequency, presence)
 
 
-cdef int64_t distinct(const Ids* ids, Scratch* s, int64_t n) noexcept nogil:
-    """Appends ids not yet in s.idx[0:n], and marks them in the top bit of s.counts."""
+cdef void count(const Ids* ids, int32_t* tally) noexcept nogil:
     cdef int64_t i
-    cdef int32_t token
+    for i in range(ids.n):
+        tally[ids.data[i]] += 1
+
+
+cdef void mark(const Ids* ids, const int32_t* counts, int32_t* tally) noexcept nogil:
+    """Enters known counts (or none) where the tally is empty: -1 for 0."""
+    cdef int64_t i
+    cdef int32_t token, known = 0
     for i in range(ids.n):
         token = ids.data[i]
-        if s.counts[token] >= 0:
-            s.counts[token] |= <int32_t>0x80000000
-            s.idx[n] = token
-            n += 1
-    return n
+        if counts != NULL:
+            known = counts[token]
+        if tally[token] == 0:
+            tally[token] = known if known > 0 else -1
 
 
 # ---- one row -------------------------------------------------------------------------------------
@@ -154,11 +149,12 @@ cdef int64_t normalize(const Call* call, int64_t i, const float* x, Scratch* s) 
     """Softmax or log-softmax of a row into call.out."""
     cdef int64_t n = call.rows.n, j
     cdef RowStats stats
-    cdef ExpParams e
     cdef float* y = <float*>(call.out.data + i * call.out.stride) if call.out.view.itemsize == 4 else s.wide
     cdef float top
     cdef double share
-    if K.scan_max(x, n, s.lane_max, &top) or isinf(top):
+    if call.action == act_softmax and K.softmax(x, n, y, s.order, s.group_mass):
+        pass
+    elif K.scan_max(x, n, s.lane_max, &top) or isinf(top):
         stats_row(x, n, s, &stats)
         share = stats.log_ties if top == INFINITY else 0
         for j in range(n):
@@ -168,9 +164,6 @@ cdef int64_t normalize(const Call* call, int64_t i, const float* x, Scratch* s) 
                 y[j] = <float>exp(-share) if x[j] == INFINITY else 0
             else:
                 y[j] = <float>-share if x[j] == INFINITY else -INFINITY
-    elif call.action == act_softmax:
-        e = exp_params(top, 1)
-        K.scale(y, n, <float>(1 / <double>K.exp_store(x, n, &e, y)))
     else:
         stats_row(x, n, s, &stats)
         K.subtract(x, n, top, <float>(stats.log_sum - top), y)

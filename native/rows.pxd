@@ -45,17 +45,17 @@ cdef extern from "simd/kernels.h" namespace "rvllm" nogil:
         void exact_mass(const float* x, int64_t n, const ExpParams* e, float lo, float above, ExactSum* total,
                         ExactSum* part)
         uint64_t exact_weight(float x, const ExpParams* e)
-        uint64_t exp_store(const float* x, int64_t n, const ExpParams* e, float* y)
-        void scale(float* x, int64_t n, float by)
+        cbool softmax(const float* x, int64_t n, float* y, float* tops, uint64_t* group_mass)
         void divide(float* x, int64_t n, float by)
         void subtract(const float* x, int64_t n, float first, float second, float* y)
         int64_t mask(float* x, int64_t n, float v, int64_t last)
         void mask_bits(float* x, int64_t n, const int32_t* bits, int64_t n_words)
-        uint64_t prob_mass(const float* p, int64_t n, float scale, uint64_t* group_mass, float* min, float* max,
-                           cbool* nan)
+        uint64_t prob_mass(const float* p, int64_t n, float scale, uint64_t* group_mass, float* max)
         void prob_weights(const float* p, int64_t n, float scale, uint64_t* w)
         void penalize(float* x, const int32_t* ids, int64_t n, const int32_t* counts, cbool dense, float repetition,
                       float frequency, float presence, float* scratch)
+        void penalize_tally(float* x, const int32_t* ids, int64_t n, int32_t* tally, float repetition,
+                            float frequency, float presence)
         void penalize_dense(float* x, int64_t n, const int32_t* counts, float repetition, float frequency,
                             float presence)
         cbool ids_below(const int32_t* ids, int64_t n, int64_t limit)

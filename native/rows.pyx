@@ -418,17 +418,16 @@ cdef int64_t cut_row(const float* x, int64_t n, const RowParams* p, Scratch* s, 
 
 
 cdef int64_t multinomial_row(const float* p, int64_t n, uint64_t bits, Scratch* s) noexcept nogil:
-    cdef float least, most, scale = <float>(<int64_t>1 << kFixedBits)
-    cdef cbool nan
-    cdef uint64_t at, total = K.prob_mass(p, n, scale, s.group_mass, &least, &most, &nan)
+    cdef float most, scale = <float>(<int64_t>1 << kFixedBits)
+    cdef uint64_t at, total = K.prob_mass(p, n, scale, s.group_mass, &most)
     cdef int64_t start
-    if nan or least < 0 or most == 0 or most == INFINITY:
+    if not most > 0:
         return -1
     if most > 1 or most < 1.0 / 1024:  # not probabilities: scale by the power of two that the largest wants
         scale = power_of_two_over(most)
         if scale == 0:
             return -1
-        total = K.prob_mass(p, n, scale, s.group_mass, &least, &most, &nan)
+        total = K.prob_mass(p, n, scale, s.group_mass, &most)
     at = scale_bits(bits, total)
     start = group_of(s.group_mass, n_groups(n), &at) * kGroup
     K.prob_weights(p + start, min(kGroup, n - start), scale, s.w)

@@ -151,6 +151,30 @@ def test_softmax_is_accurate_to_the_last_bits():
         assert np.abs(ratio / ratio.mean() - 1).max() < 2.0e-7  # 1.3e-7 and the final scaling's 6e-8
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize(
+    "steps", [[0, 1, 30], [0, 70, 140], [-1e9, 0, 2], [3e5, 3e5 + 40, 0], [-np.inf, 5, 4], [120, 0, 60]]
+)
+def test_softmax_is_relative_to_the_largest_of_all_groups(steps, in_place):
+    """Weights are taken relative to the largest so far; later, larger ones must rescale the earlier."""
+    logits = np.repeat(np.array(steps, np.float32), 1100) + make_row("normal", 3300, 1, 1.0)
+    expected = ref.softmax(logits)
+    out = logits.copy() if in_place else np.empty_like(logits)
+    sampling.softmax(out if in_place else logits, out=out)
+    np.testing.assert_allclose(out, expected, rtol=1e-5 if max(steps) > 1e4 else 1e-6, atol=1.5e-45)
+
+
+@pytest.mark.parametrize("at", [3, 1500, 3299])
+def test_softmax_of_irregular_rows_in_place(at):
+    for value, expected in ((np.nan, np.full(3300, np.nan)), (np.inf, np.arange(3300) == at)):
+        logits = make_row("normal", 3300, 1)
+        logits[at] = value
+        sampling.softmax(logits, out=logits)
+        np.testing.assert_array_equal(logits, expected)
+    logits = np.full(3300, -np.inf, np.float32)
+    assert np.isnan(sampling.softmax(logits, out=logits)).all()
+
+
 def test_draws_follow_the_distribution():
     from scipy import stats
 
@@ -184,6 +208,12 @@ def test_multinomial_inverts_the_distribution_function(n, seed, scale, sparse):
     assert got == np.searchsorted(cdf, u, side="right") or np.abs(cdf - u).min() < 1e-8 * cdf[-1]
 
 
+def test_multinomial_takes_negative_zeros():
+    probs = np.full(3000, -0.0, np.float32)
+    probs[[7, 2500]] = 0.5
+    assert {sampling.multinomial(probs, seed) for seed in range(20)} == {7, 2500}
+
+
 penalties = st.fixed_dictionaries(
     {
         "repetition_penalty": st.sampled_from([1.0, 1.1, 2.0, 0.7]),
@@ -209,6 +239,9 @@ def test_penalties(logits, data, p):
     np.testing.assert_allclose(by_ids, expected, rtol=1e-6, atol=1e-6)
     sampling.apply_penalties(by_counts, counts=counts, **p)
     np.testing.assert_allclose(by_counts, ref.penalize(logits, [], output, **p), rtol=1e-6, atol=1e-6)
+    both = logits.copy()  # ids of both kinds next to known counts, and more of them than the vocabulary
+    sampling.apply_penalties(both, output * (2 + n // max(len(output), 1)), prompt, counts, **p)
+    np.testing.assert_allclose(both, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_bitmask_and_temperature():

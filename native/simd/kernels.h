@@ -99,9 +99,11 @@ struct SamplingKernels {
                        ExactSum* part);
     uint64_t (*exact_weight)(float x, const ExpParams* e);
 
-    // Unscaled probabilities into y (may be x); returns their fixed-point sum.
-    uint64_t (*exp_store)(const float* x, int64_t n, const ExpParams* e, float* y);
-    void (*scale)(float* x, int64_t n, float by);
+    // Probabilities into y (may be x): one pass over x, a group at a time and relative to the largest so far,
+    // and one that scales. `tops` and `group_mass`: [n_groups] of scratch. False: the row holds a NaN or
+    // +inf, or nothing but -inf; then finite elements of y before the first such may be overwritten by finite
+    // values.
+    bool (*softmax)(const float* x, int64_t n, float* y, float* tops, uint64_t* group_mass);
     void (*divide)(float* x, int64_t n, float by);
     void (*subtract)(const float* x, int64_t n, float first, float second, float* y);  // (x-first)-second
 
@@ -110,15 +112,19 @@ struct SamplingKernels {
     // Sets elements whose bit is 0 to -inf; n_words of 32 bits, absent ones count as 0.
     void (*mask_bits)(float* x, int64_t n, const int32_t* bits, int64_t n_words);
 
-    // Multinomial over given probabilities: w = round(p * scale).
-    uint64_t (*prob_mass)(const float* p, int64_t n, float scale, uint64_t* group_mass, float* min,
-                          float* max, bool* nan);
+    // Multinomial over given probabilities: w = round(p * scale). *max: the largest; NaN if not all are
+    // finite and >= 0.
+    uint64_t (*prob_mass)(const float* p, int64_t n, float scale, uint64_t* group_mass, float* max);
     void (*prob_weights)(const float* p, int64_t n, float scale, uint64_t* w);
 
     // x[ids[i]] <- penalised. Reads all before it writes any, so repeated ids count once. counts:
-    // by position (dense == false), by token id (dense == true), or null (every count 1).
+    // by position (dense == false), by token id (dense == true), or null (repetition only).
     void (*penalize)(float* x, const int32_t* ids, int64_t n, const int32_t* counts, bool dense,
                      float repetition, float frequency, float presence, float* scratch);
+    // The same with counts in tally[token], where -1 stands for a count of 0. What was penalised has its
+    // tally set to 0, and what has a tally of 0 is left alone: so repeated ids count once.
+    void (*penalize_tally)(float* x, const int32_t* ids, int64_t n, int32_t* tally, float repetition,
+                           float frequency, float presence);
     // The same for every token with counts[token] > 0 ([n], by token id).
     void (*penalize_dense)(float* x, int64_t n, const int32_t* counts, float repetition, float frequency,
                            float presence);

@@ -4,10 +4,13 @@
 
 #include <cstdint>
 
+#include "gather_x86.h"
 #include "kernels.h"
 
 namespace rvllm {
 namespace {
+
+constexpr int kChains = 2;  // exponentials side by side: what hides their latency and fits the registers
 
 struct F {
     __m256 a, b;
@@ -46,6 +49,19 @@ inline F maximum(F x, F y) {
 }
 inline F minimum(F x, F y) {
     return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)};
+}
+
+inline __m256 max_bits_8(__m256 x, __m256 y) {
+    return _mm256_castsi256_ps(_mm256_max_epu32(_mm256_castps_si256(x), _mm256_castps_si256(y)));
+}
+inline F max_bits(F x, F y) {
+    return {max_bits_8(x.a, y.a), max_bits_8(x.b, y.b)};
+}
+inline float largest(F x) {
+    const __m256 m = _mm256_max_ps(x.a, x.b);
+    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(m), _mm256_extractf128_ps(m, 1));
+    const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
 
 template <int op>
@@ -93,11 +109,11 @@ inline void store_int(int32_t* p, F x) {  // towards zero
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 8), _mm256_cvttps_epi32(x.b));
 }
 inline F gather(const float* p, const int32_t* index) {
-    return {_mm256_i32gather_ps(p, load_8(index), 4), _mm256_i32gather_ps(p, load_8(index + 8), 4)};
+    return {gather_8(p, index), gather_8(p, index + 8)};
 }
 inline F gather_int(const int32_t* p, const int32_t* index) {
-    return {_mm256_cvtepi32_ps(_mm256_i32gather_epi32(p, load_8(index), 4)),
-            _mm256_cvtepi32_ps(_mm256_i32gather_epi32(p, load_8(index + 8), 4))};
+    const F bits = gather(reinterpret_cast<const float*>(p), index);
+    return {_mm256_cvtepi32_ps(_mm256_castps_si256(bits.a)), _mm256_cvtepi32_ps(_mm256_castps_si256(bits.b))};
 }
 
 inline Fixed zero_fixed() {

@@ -4,10 +4,13 @@
 
 #include <cstdint>
 
+#include "gather_x86.h"
 #include "kernels.h"
 
 namespace rvllm {
 namespace {
+
+constexpr int kChains = 4;  // exponentials side by side: what hides their latency and fits the registers
 
 using F = __m512;
 struct Fixed {
@@ -44,6 +47,12 @@ inline F maximum(F x, F y) {
 inline F minimum(F x, F y) {
     return _mm512_min_ps(x, y);
 }
+inline float largest(F x) {
+    return _mm512_reduce_max_ps(x);
+}
+inline F max_bits(F x, F y) {
+    return _mm512_castsi512_ps(_mm512_max_epu32(_mm512_castps_si512(x), _mm512_castps_si512(y)));
+}
 inline uint32_t ge(F x, F y) {
     return _mm512_cmp_ps_mask(x, y, _CMP_GE_OQ);
 }
@@ -71,10 +80,10 @@ inline void store_int(int32_t* p, F x) {
     _mm512_storeu_si512(p, _mm512_cvttps_epi32(x));
 }  // towards zero
 inline F gather(const float* p, const int32_t* index) {
-    return _mm512_i32gather_ps(_mm512_loadu_si512(index), p, 4);
+    return _mm512_insertf32x8(_mm512_castps256_ps512(gather_8(p, index)), gather_8(p, index + 8), 1);
 }
 inline F gather_int(const int32_t* p, const int32_t* index) {
-    return _mm512_cvtepi32_ps(_mm512_i32gather_epi32(_mm512_loadu_si512(index), p, 4));
+    return _mm512_cvtepi32_ps(_mm512_castps_si512(gather(reinterpret_cast<const float*>(p), index)));
 }
 
 inline Fixed zero_fixed() {

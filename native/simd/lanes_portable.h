@@ -9,6 +9,8 @@
 namespace rvllm {
 namespace {
 
+constexpr int kChains = 1;  // exponentials side by side
+
 struct F {
     float v[kLanes];
 };
@@ -56,6 +58,21 @@ inline F maximum(F a, F b) {  // b where a is not a number
 }
 inline F minimum(F a, F b) {
     EACH a.v[l] = a.v[l] < b.v[l] ? a.v[l] : b.v[l];
+    return a;
+}
+inline float largest(F a) {
+    float r = a.v[0];
+    EACH r = a.v[l] > r ? a.v[l] : r;
+    return r;
+}
+inline F max_bits(F a, F b) {  // of their bits as unsigned integers
+    EACH {
+        uint32_t x, y;
+        std::memcpy(&x, &a.v[l], 4);
+        std::memcpy(&y, &b.v[l], 4);
+        x = x > y ? x : y;
+        std::memcpy(&a.v[l], &x, 4);
+    }
     return a;
 }
 inline uint32_t ge(F a, F b) {

@@ -1,0 +1,226 @@
+// Weights of a row in fixed point, their sums, and probabilities. They are computed a group at a time, into a
+// buffer that stays in the first cache, and summed from there: loops that mix both are slower.
+#pragma once
+#include "edit.inl"
+#include "exp.inl"
+#include "scan.inl"
+
+namespace rvllm {
+namespace {
+
+// Sum of whole vectors, rounded to fixed point.
+inline uint64_t fixed_sum(const float* w, int64_t n) {
+    Fixed s = zero_fixed(), other = s;
+    int64_t i = 0;
+    for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
+        s = add_fixed(s, to_fixed(load(w + i)));
+        other = add_fixed(other, to_fixed(load(w + i + kLanes)));
+    }
+    for (; i < n; i += kLanes) s = add_fixed(s, to_fixed(load(w + i)));
+    return sum_fixed(add_fixed(s, other));
+}
+
+// Lowest value of elements whose weight is more than nothing, or that are asked for.
+inline float lowest_weighed(const ExpParams* e, float lo) {
+    return e->base + e->d_min > lo ? e->base + e->d_min : lo;
+}
+
+uint64_t mass(const float* x, int64_t n, const ExpParams* e, float lo, const float* lane_max,
+              uint64_t* group_mass) {
+    const Exp exp(*e);
+    const float floor = lowest_weighed(e, lo);
+    float w[kGroup];
+    uint64_t total = 0;
+    for (int64_t start = 0; start < n; start += kGroup) {
+        uint64_t sum = 0;
+        if (group_reaches(lane_max, start, floor)) {
+            const int64_t size = smaller(kGroup, n - start);
+            exp_group(exp, x + start, size, lo, w);
+            sum = fixed_sum(w, size);
+        }
+        group_mass[start / kGroup] = sum;
+        total += sum;
+    }
+    return total;
+}
+
+uint64_t mass_collect(const float* x, int64_t n, const ExpParams* e, float lo, float guess,
+                      const float* lane_max, float* val, int32_t* idx, int64_t* n_collected) {
+    const Exp exp(*e);
+    const float floor = lowest_weighed(e, lo), least = floor < guess ? floor : guess;
+    float w[kGroup];
+    uint64_t total = 0;
+    int64_t k = 0;
+    for (int64_t start = 0; start < n; start += kGroup) {
+        if (!group_reaches(lane_max, start, least)) continue;
+        const int64_t size = smaller(kGroup, n - start);
+        exp_group(exp, x + start, size, lo, w);
+        total += fixed_sum(w, size);
+        k += collect_group(x, start, start + size, guess, val + k, idx + k);
+    }
+    *n_collected = k;
+    return total;
+}
+
+uint64_t weights(const float* x, int64_t n, const ExpParams* e, uint64_t* w) {
+    const Exp exp(*e);
+    float y[kGroup];
+    Fixed total = zero_fixed();
+    for (int64_t start = 0; start < n; start += kGroup) {
+        const int64_t size = smaller(kGroup, n - start);
+        exp_group(exp, x + start, size, kLowest, y);
+        each_vector(y, 0, size, 0, [&](F a, int64_t at, int lanes) {
+            const Fixed v = to_fixed(a);
+            total = add_fixed(total, v);
+            if (lanes == kLanes) {
+                store_fixed(w + start + at, v);
+            } else {
+                uint64_t part[kLanes];
+                store_fixed(part, v);
+                std::memcpy(w + start + at, part, static_cast<size_t>(lanes) * sizeof part[0]);
+            }
+        });
+    }
+    return sum_fixed(total);
+}
+
+// ---- softmax ------------------------------------------------------------------------------------
+// A probability of 2^-150 is still a number, so the floor is lower than for a draw.
+inline ExpParams softmax_params(float max) {
+    ExpParams e = exp_params(max, 1);
+    e.d_min = static_cast<float>(std::fmax((e.m - 150) / e.c, -std::numeric_limits<float>::max()));
+    return e;
+}
+
+// Largest element of a group; NaN if it holds one.
+inline float group_max(const float* x, int64_t n) {
+    F m[4];
+    uint32_t nan = 0;
+    for (F& v : m) v = splat(kLowest);
+    int64_t i = 0;
+    for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
+        const F a = load(x + i), b = load(x + i + kLanes), c = load(x + i + 2 * kLanes),
+                d = load(x + i + 3 * kLanes);
+        m[0] = maximum(a, m[0]);
+        m[1] = maximum(b, m[1]);
+        m[2] = maximum(c, m[2]);
+        m[3] = maximum(d, m[3]);
+        nan |= unordered(a, b) | unordered(c, d);
+    }
+    each_vector(x, i, n, kLowest, [&](F a, int64_t, int) {
+        m[0] = maximum(a, m[0]);
+        nan |= unordered(a, a);
+    });
+    return nan ? std::numeric_limits<float>::quiet_NaN()
+               : largest(maximum(maximum(m[0], m[1]), maximum(m[2], m[3])));
+}
+
+bool softmax(const float* x, int64_t n, float* y, float* tops, uint64_t* group_mass) {
+    float top = kLowest;
+    ExpParams e = softmax_params(0);
+    for (int64_t start = 0; start < n; start += kGroup) {
+        const int64_t size = smaller(kGroup, n - start);
+        const float max = group_max(x + start, size);
+        if (!(max < std::numeric_limits<float>::infinity())) return false;
+        if (max > top) {
+            if (top == kLowest) std::memset(y, 0, static_cast<size_t>(start) * sizeof *y);
+            top = max;
+            e = softmax_params(top);
+        }
+        tops[start / kGroup] = top;
+        group_mass[start / kGroup] = 0;
+        if (top == kLowest) continue;
+        float w[kGroup];
+        float* const out = size == kGroup ? y + start : w;
+        exp_group(Exp(e), x + start, size, e.d_min + e.base, out);
+        group_mass[start / kGroup] = fixed_sum(out, size);
+        if (out == w) std::memcpy(y + start, w, static_cast<size_t>(size) * sizeof *y);
+    }
+    if (top == kLowest) return false;
+
+    // log2 of what a group's weights count in, relative to the last one's.
+    const auto unit = [&e](float group_top) {
+        const ExpParams g = softmax_params(group_top);
+        return (static_cast<double>(g.base) - e.base) * e.c + (g.m - e.m);
+    };
+    double total = 0;
+    for (int64_t g = 0; g < n_groups(n); ++g) {
+        const double share = tops[g] == top       ? 1
+                             : tops[g] == kLowest ? 0
+                                                  : exact_exp(unit(tops[g]), -1000, 1, 0);
+        total += share * static_cast<double>(group_mass[g]);
+    }
+    for (int64_t start = 0; start < n; start += kGroup) {
+        float* const out = y + start;
+        const int64_t size = smaller(kGroup, n - start);
+        const float group_top = tops[start / kGroup];
+        if (group_top == kLowest) continue;
+        double shift = group_top == top ? 0 : std::fmax(unit(group_top), -200);
+        for (; shift < -64; shift += 64)
+            scale(out, size, 0x1p-64f);  // one factor would not be a normal number
+        scale(out, size, static_cast<float>(exact_exp(shift, -1000, 1, 0) / total));
+    }
+    return true;
+}
+
+// ---- given probabilities ------------------------------------------------------------------------
+// The largest of finite values >= 0; NaN if there are others.
+inline float checked_max(const float* p, int64_t n) {
+    const F zero = splat(0), infinity = splat(std::numeric_limits<float>::infinity());
+    F high = zero;
+    uint32_t bad = 0;
+    each_vector(p, 0, n, 0, [&](F a, int64_t, int) {
+        high = maximum(a, high);
+        bad |= gt(zero, a) | unordered(a, a) | eq(a, infinity);
+    });
+    return bad ? std::numeric_limits<float>::quiet_NaN() : largest(high);
+}
+
+uint64_t prob_mass(const float* p, int64_t n, float by, uint64_t* group_mass, float* max) {
+    const F b = splat(by);
+    F high[4];  // by their bits: values >= 0 keep their order, and all others are larger
+    for (F& v : high) v = splat(0);
+    uint64_t total = 0;
+    for (int64_t start = 0; start < n; start += kGroup) {
+        Fixed s[4];
+        for (Fixed& v : s) v = zero_fixed();
+        const int64_t end = smaller(n, start + kGroup);
+        int64_t i = start;
+        for (; i + 4 * kLanes <= end; i += 4 * kLanes) {
+            for (int k = 0; k < 4; ++k) {
+                const F a = load(p + i + k * kLanes);
+                high[k] = max_bits(high[k], a);
+                s[k] = add_fixed(s[k], to_fixed(mul(a, b)));
+            }
+        }
+        each_vector(p, i, end, 0, [&](F a, int64_t, int) {
+            high[0] = max_bits(high[0], a);
+            s[0] = add_fixed(s[0], to_fixed(mul(a, b)));
+        });
+        const uint64_t sum = sum_fixed(add_fixed(add_fixed(s[0], s[1]), add_fixed(s[2], s[3])));
+        group_mass[start / kGroup] = sum;
+        total += sum;
+    }
+    for (int k = 1; k < 4; ++k) high[0] = max_bits(high[k], high[0]);
+    float lanes[kLanes];
+    store(lanes, high[0]);
+    *max = 0;
+    for (float v : lanes) {
+        const bool plain = v <= std::numeric_limits<float>::max() && !std::signbit(v);
+        *max = plain ? std::fmax(v, *max) : checked_max(p, n);
+        if (!plain) break;
+    }
+    return total;
+}
+
+void prob_weights(const float* p, int64_t n, float by, uint64_t* w) {
+    const F b = splat(by);
+    for (int64_t i = 0; i < n; i += kLanes) {
+        uint64_t v[kLanes];
+        store_fixed(v, to_fixed(mul(i + kLanes <= n ? load(p + i) : load_part(p + i, n - i, 0), b)));
+        std::memcpy(w + i, v, static_cast<size_t>(smaller(kLanes, n - i)) * sizeof v[0]);
+    }
+}
+
+}  // namespace
+}  // namespace rvllm
