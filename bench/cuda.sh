@@ -1,6 +1,6 @@
 #!/bin/sh
 # Build, test, sanitise and measure the CUDA backend on a machine with a GPU: what guards it where CI has none.
-# Run from anywhere; prints one table per step and ends with the number of steps that failed. About 3 minutes.
+# Run from anywhere; prints one table per step and ends with the number of steps that failed. About 5 minutes.
 #
 #   bench/cuda.sh [build directory]
 cd "$(dirname "$0")/.." || exit 1
@@ -27,7 +27,13 @@ build() {
 
 tests() { "$python" -m pytest -q -p no:cacheprovider -W ignore "$@"; }
 
-export PYTHONPATH=python
+engine() {
+    model=$(mktemp -d) && "$python" -c "import sys; sys.path.insert(0, 'bench'); import shapes
+shapes.write_model('$model', '7b')" &&
+        "$python" -m rvllm benchmark "$model" --device cuda --load-format dummy --n 1,4,16,32,64,128,256 "$@"
+}
+
+export PYTHONPATH="python${PYTHONPATH:+:$PYTHONPATH}"
 step build build || exit 1
 step tests tests tests/cuda
 step memcheck compute-sanitizer --tool memcheck --error-exitcode 1 \
@@ -38,5 +44,9 @@ step "linear" "$build/cuda/cuda_gemm"
 step "attention" "$python" bench/cuda_attention.py
 step "sampler" "$python" bench/cuda_sampler.py
 step "model" "$python" bench/cuda_model.py
+step "engine, greedy" engine
+step "engine, sampled" engine --temperature 0.8 --top-p 0.95
+step "start" "$python" bench/startup.py --shape 7b --device cuda --repeat 3
+step "HTTP" "$python" bench/serve.py --shape 7b --device cuda --streams 1,32,256 --tokens 256 --repeat 2
 echo "$failed steps failed"
 exit "$failed"

@@ -22,7 +22,6 @@ SHAPE = {
     "num_key_value_heads": 2,
     "vocab_size": 1000,
     "max_position_embeddings": 2048,
-    "dtype": "bfloat16",
 }
 # A token may differ from the reference's where its logit is this close to the largest, in units of the logits' standard
 # deviation: what bf16 activations leave undecided.
@@ -37,6 +36,10 @@ def checkpoint(request, tmp_path_factory) -> tuple[str, object]:
     )
     model = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.bfloat16)
     return directory, model.to(torch.float32).to("cuda").eval()
+
+
+def engine(model: str, device: str = "cuda", **settings) -> LLM:
+    return LLM(model, device=device, dtype="bfloat16", skip_tokenizer=True, **({"num_blocks": 2000} | settings))
 
 
 def assert_follows(reference, prompt: list[int], tokens: list[int]) -> None:
@@ -80,7 +83,7 @@ SETTINGS = {
 def test_greedy_tokens_follow_float32(checkpoint, settings):
     model, reference = checkpoint
     prompts = prompts_of([1, 5, 16, 33, 100, 257, 31, 32])
-    with LLM(model, device="cuda", skip_tokenizer=True, **({"num_blocks": 2000} | settings)) as llm:
+    with engine(model, **settings) as llm:
         together = tokens_of(llm.generate(prompts, greedy()))
         if "num_blocks" in settings:
             assert llm.engine.stats().preemptions > 0
@@ -96,7 +99,7 @@ def test_greedy_tokens_follow_float32(checkpoint, settings):
 def test_around_the_boundaries_of_buckets(checkpoint, n):
     model, reference = checkpoint
     prompts = prompts_of([3 + i % 40 for i in range(n)])
-    with LLM(model, device="cuda", skip_tokenizer=True, num_blocks=2000, max_num_seqs=80) as llm:
+    with engine(model, max_num_seqs=80) as llm:
         together = tokens_of(llm.generate(prompts, greedy(24)))
     for prompt, tokens in list(zip(prompts, together, strict=True))[:: max(1, n // 4)]:
         assert_follows(reference, prompt, tokens)
@@ -105,7 +108,7 @@ def test_around_the_boundaries_of_buckets(checkpoint, n):
 def test_long_context(checkpoint):
     model, reference = checkpoint
     prompts = prompts_of([1900, 20])
-    with LLM(model, device="cuda", skip_tokenizer=True, num_blocks=2000) as llm:
+    with engine(model) as llm:
         for prompt, tokens in zip(prompts, tokens_of(llm.generate(prompts, greedy(100))), strict=True):
             assert_follows(reference, prompt, tokens)
 
@@ -114,12 +117,12 @@ def test_batch_invariant_rows_are_equal_alone_and_in_any_batch(checkpoint):
     model, _ = checkpoint
     prompts = prompts_of([40, 7, 300, 64, 33, 90, 12, 500, 21, 22, 23, 24])
     params = SamplingParams(temperature=0.9, top_p=0.95, max_tokens=64, ignore_eos=True, seed=3)
-    settings = {"device": "cuda", "skip_tokenizer": True, "num_blocks": 2000, "batch_invariant": True}
-    with LLM(model, **settings) as llm:
+    with engine(model, batch_invariant=True) as llm:
         together = tokens_of(llm.generate(prompts, params))
         alone = [tokens_of(llm.generate([p], params))[0] for p in prompts]
     assert together == alone
-    with LLM(model, max_num_batched_tokens=48, max_num_seqs=6, enable_prefix_caching=False, **settings) as llm:
+    small = {"max_num_batched_tokens": 48, "max_num_seqs": 6, "enable_prefix_caching": False}
+    with engine(model, batch_invariant=True, **small) as llm:
         assert tokens_of(llm.generate(prompts, params)) == alone
 
 
@@ -130,7 +133,7 @@ def test_draws_equal_the_cpu_engine_where_the_logits_leave_no_doubt(checkpoint):
     params = SamplingParams(temperature=0.8, top_p=0.9, top_k=50, max_tokens=4, ignore_eos=True, seed=11)
     drawn = {}
     for device in ("cpu", "cuda"):
-        with LLM(model, device=device, skip_tokenizer=True, num_blocks=500) as llm:
+        with engine(model, device) as llm:
             drawn[device] = tokens_of(llm.generate(prompts * 8, params))
     same = np.mean([a == b for a, b in zip(drawn["cpu"], drawn["cuda"], strict=True)])
     assert same > 0.8
@@ -139,7 +142,7 @@ def test_draws_equal_the_cpu_engine_where_the_logits_leave_no_doubt(checkpoint):
 def test_options_of_the_sampler_arrive(checkpoint):
     model, _ = checkpoint
     prompt = prompts_of([12])[0]
-    with LLM(model, device="cuda", skip_tokenizer=True, num_blocks=500) as llm:
+    with engine(model) as llm:
         base = llm.generate([prompt], greedy(8))[0].choices[0].token_ids
 
         def run(**options):
@@ -166,7 +169,7 @@ def test_options_of_the_sampler_arrive(checkpoint):
 def test_requests_that_come_and_go_leave_others_alone(checkpoint):
     model, reference = checkpoint
     prompts = prompts_of([30] * 6)
-    with LLM(model, device="cuda", skip_tokenizer=True, num_blocks=2000) as llm:
+    with engine(model) as llm:
         params = [greedy(n) for n in (3, 200, 17, 90, 1, 64)]
         outputs = llm.generate(prompts, params)
     for prompt, output, p in zip(prompts, outputs, params, strict=True):
