@@ -234,6 +234,7 @@ size_t sampler_bytes(Backend*, const SamplerLimits* limits) {
 int prepare_sampler(Backend* b, StepInput* step, const float* logits, int64_t logits_stride,
                     const SamplerLimits* limits) {
     Cuda& c = self(b);
+    destroy_upload(c.upload);  // weights are in place by now; an upload would make its buffers again
     c.sampler.reset();
     c.sampler =
         DeviceSampler::create(c.context, step, logits, logits_stride, *limits, b->error, sizeof b->error);

@@ -299,6 +299,10 @@ cdef extern from "backend.h" namespace "rvllm" nogil:
         KernelFn fn
         const char* name
 
+    const int kMaxLogitBias
+    const int kMaxBadWordTokens
+    const int kMaxEndTokens
+
     cdef cppclass BackendOptions:
         BackendOptions()
         int32_t n_threads

@@ -16,7 +16,8 @@ from libcpp.vector cimport vector
 from rvllm._native.blocks cimport BlockManager
 from rvllm._native.core cimport (
     Backend, Command, Event, EventKind, FinishReason, Mailbox, Outbox, Request, SampleResult, SamplerLimits, Sequence,
-    StepInput, TopToken, command_add, command_cancel, command_stop, step_input_bytes, step_input_layout,
+    StepInput, TopToken, command_add, command_cancel, command_stop, kMaxBadWordTokens,
+    kMaxEndTokens, kMaxLogitBias, step_input_bytes, step_input_layout,
 )
 from rvllm._native.plan cimport BoundPlan
 from rvllm._native.sampler cimport Sampler, ThreadPool, pool_threads
@@ -487,3 +488,10 @@ EVENT_TOKEN = <int> EventKind.token
 EVENT_PROMPT_LOGPROB = <int> EventKind.prompt_logprob
 EVENT_FINISHED = <int> EventKind.finished
 FINISH_REASONS = (None, "stop", "length", "abort", "error", "deadline")
+
+# What a request may bring to a sampler on a device: entries, or tokens.
+SAMPLER_CAPACITY = {
+    "logit_bias": kMaxLogitBias,
+    "bad_words": kMaxBadWordTokens,
+    "stop_token_ids": kMaxEndTokens,
+}

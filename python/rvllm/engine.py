@@ -24,6 +24,7 @@ from rvllm._native.engine import (
     EVENT_STARTED,
     EVENT_TOKEN,
     FINISH_REASONS,
+    SAMPLER_CAPACITY,
     EngineCore,
 )
 from rvllm._native.scheduler import Scheduler
@@ -32,7 +33,7 @@ from rvllm.engine_config import EngineConfig
 from rvllm.errors import InvalidRequestError, QueueFullError
 from rvllm.loader import LoadedModel, load
 from rvllm.request import Chunk, SamplingParams, TokenLogprob
-from rvllm.validation import check_prompt, check_sampling_params
+from rvllm.validation import check_capacity, check_prompt, check_sampling_params
 
 _FAILED_STEPS_TO_DIE = 3  # one behind the other: a device that has failed does not come back
 
@@ -268,6 +269,8 @@ class Engine:
         if (params.stop or params.bad_words) and self.tokenizer is None:
             raise InvalidRequestError("stop and bad_words need a tokenizer, and this engine has none", "stop")
         bad_words = self.tokenizer.encode_bad_words(params.bad_words) if params.bad_words else []
+        if self.config.device != "cpu":
+            check_capacity(params, bad_words, len(self._eos_token_ids), SAMPLER_CAPACITY)
         needed = -(-(len(prompt) + max_tokens) // self._block_size)
         if needed > self._n_blocks:
             raise InvalidRequestError(

@@ -63,6 +63,22 @@ def check_sampling_params(p: SamplingParams, vocab_size: int, max_logprobs: int,
         raise InvalidRequestError("bad_words must not hold an empty string", "bad_words")
 
 
+def check_capacity(p: SamplingParams, bad_words: list[list[int]], n_eos: int, capacity: dict[str, int]) -> None:
+    """Raise InvalidRequestError naming the field that brings more than a device's sampler has room for.
+
+    `bad_words` are token ids, `n_eos` the model's own end tokens, `capacity` entries or tokens by field.
+    """
+    sizes = {
+        "logit_bias": len(p.logit_bias or ()),
+        "bad_words": sum(map(len, bad_words)),
+        "stop_token_ids": len(p.stop_token_ids) + n_eos,
+    }
+    for name, size in sizes.items():
+        if size > capacity[name]:
+            unit = "tokens in all" if name == "bad_words" else "entries"
+            raise InvalidRequestError(f"{name} has {size} {unit}; on a GPU at most {capacity[name]} fit", name)
+
+
 def _range(name: str, value: int, low: int, high: int, flag: str) -> None:
     if not low <= value <= high:
         raise InvalidRequestError(f"{name} must be {low} to {high} ({flag}), got {value}", name)
