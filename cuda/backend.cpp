@@ -181,7 +181,8 @@ int prepare(Backend* b, const OpCall* calls, int32_t n_calls, const KvCacheView*
         prepare_steps(c.context, calls, n_calls, kv, step, *limits, b->error, sizeof b->error));
     if (!p) return 1;
     const bool is_model = n_calls > 0 && calls[n_calls - 1].op == Op::linear && calls[0].op == Op::embed;
-    if (is_model &&
+    // Captured steps are decodes in the decode kernel, which batch-invariant attention does without.
+    if (is_model && !c.context.batch_invariant &&
         failed(b, "cannot capture decode steps", capture_decodes(c.context, *p, calls, n_calls, kv))) {
         return 1;
     }

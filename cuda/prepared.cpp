@@ -68,6 +68,7 @@ int size_up(const Context& context, Prepared& p, const OpCall* calls, int32_t n_
         AttentionWork& w = p.attention[a.group];
         w.group_size = a.n_heads / a.n_kv_heads;
         w.tile_rows = choose_attention(context.attention_device, calls[i].in[0].dtype, a.head_dim).tile_rows;
+        w.one_kernel = context.batch_invariant;
         w.n_kv_heads = a.n_kv_heads;
         w.head_dim = a.head_dim;
         w.max_decode = max_splits(limits, kv[a.group].block_size);

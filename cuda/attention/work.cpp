@@ -30,7 +30,7 @@ void cut_attention(const StepInput& step, const int32_t* table_start, AttentionW
         const int32_t token = step.query_start[s], n_tokens = step.query_start[s + 1] - token;
         const int32_t kv_len = step.kv_len[s], first_position = kv_len - n_tokens;
         if (n_tokens <= 0) continue;
-        if (n_tokens == 1) {
+        if (n_tokens == 1 && !work->one_kernel) {
             const int32_t keys = split_keys(kv_len), n_splits = (kv_len + keys - 1) / keys;
             const int32_t partial = work->n_decode;
             for (int32_t i = 0; i < n_splits; ++i) {

@@ -43,6 +43,7 @@ struct AttentionWork {
     int32_t n_kv_heads = 0;
     int32_t head_dim = 0;
     int32_t max_decode = 0, max_prefill = 0;
+    bool one_kernel = false;  // every sequence goes to the prefill kernel: equal bits however a prompt is cut
 
     int32_t* header = nullptr;  // [4]: decode items
     DecodeItem* decode = nullptr;
