@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 _ITEM_BYTES = {"f32": 4, "f16": 2, "bf16": 2}
 GIB = 1 << 30
 Row = tuple[str, int, str]  # purpose, bytes, remark
-# Sequences, tokens, tokens beside decodes: of these, so few that a decode takes at most a third longer (cuda, 7B), or
-# two or three times as long (cpu); weights pass once for all, so that prompts lose next to nothing.
-_DEFAULT_STEP = {"cpu": (64, 512, 128), "cuda": (256, 4096, 384)}
+# Sequences, tokens, tokens beside decodes: of the last so few that a decode does not wait long for prompts, so many
+# that products are as fast as in larger steps.
+_DEFAULT_STEP = {"cpu": (64, 512, 128), "cuda": (256, 4096, 1024)}
 _DEFAULT_UTILIZATION = 0.9  # share of a device's memory
 _USUAL_LEN = 1024  # tokens for which the default cache has room per running sequence
 _LONGEST_SEQS = 4  # sequences of the maximal length for which it has room

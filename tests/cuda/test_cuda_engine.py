@@ -89,7 +89,7 @@ def test_greedy_tokens_follow_float32(checkpoint, settings):
             assert llm.engine.stats().preemptions > 0
         if "num_cpu_blocks" in settings:
             assert tokens_of(llm.generate(prompts, greedy())) == together, "what came back is not what went"
-            assert llm.engine.stats().blocks_swapped_in > 50
+            assert llm.engine.stats().blocks_swapped_in > 10
     for prompt, tokens in zip(prompts, together, strict=True):
         assert len(tokens) == N_STEPS
         assert_follows(reference, prompt, tokens)
