@@ -11,8 +11,8 @@ running sequence is preempted: its blocks go back and it starts again from its t
 still holds. The first in order is never preempted, and add() refuses what does not fit alone, so every request ends.
 
 Blocks of the second tier come back as prompts are computed: a step in which sequences decode moves no more of them than
-its budget leaves tokens, and the prompt waits for the rest; another one moves what one sequence can hold. As many go out
-in one step; what is evicted beyond that is lost.
+its budget leaves tokens, and the prompt waits for the rest; another one moves what one sequence can hold. As many go
+out in one step; what is evicted beyond that is lost.
 
 What a sequence holds (blocks, sampler slot, its memory) goes back together, once the last step that touches it is done.
 

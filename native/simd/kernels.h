@@ -62,7 +62,8 @@ struct ExactSum {
         low += w & 0xffffffffu;
     }
     double value() const {
-        return static_cast<double>(high + (low >> 32)) * 4294967296.0 + static_cast<double>(low & 0xffffffffu);
+        return static_cast<double>(high + (low >> 32)) * 4294967296.0 +
+               static_cast<double>(low & 0xffffffffu);
     }
 };
 
