@@ -28,8 +28,8 @@ build() {
 tests() { "$python" -m pytest -q -p no:cacheprovider -W ignore "$@"; }
 
 engine() {
-    model=$(mktemp -d) && "$python" -c "import sys; sys.path.insert(0, 'bench'); import shapes
-shapes.write_model('$model', '7b')" &&
+    model=$(mktemp -d) && "$python" -c "import sys; sys.path.insert(0, 'bench'); import random_models
+random_models.write_model('$model', '7b')" &&
         "$python" -m rvllm benchmark "$model" --device cuda --load-format dummy --n 1,4,16,32,64,128,256 "$@"
 }
 

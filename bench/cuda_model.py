@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from random_models import write_model
 from rvllm.engine_config import EngineConfig
 from rvllm.loader import load
-from shapes import write_model
 
 DECODE = [(1, 160), (4, 160), (16, 160), (32, 160), (64, 160), (128, 160), (256, 160), (64, 1024), (1, 32000)]
 PREFILL = [(1, 128), (1, 512), (1, 2048), (8, 2048)]

@@ -25,7 +25,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from shapes import SHAPES, write_model
+from random_models import SHAPES, write_model
 
 ENGINE_CPU, LOOP_CPU = 0, 1  # indices into the processors that may be used
 

@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 
-from shapes import SHAPES, write_model
+from random_models import SHAPES, write_model
 
 
 def device_bytes() -> int:

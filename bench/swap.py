@@ -18,8 +18,8 @@ import sys
 import tempfile
 import time
 
+from random_models import SHAPES, write_model
 from rvllm import LLM, SamplingParams
-from shapes import SHAPES, write_model
 
 ONE = SamplingParams(temperature=0, max_tokens=1, ignore_eos=True)
 
