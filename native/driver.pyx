@@ -12,8 +12,9 @@ from rvllm._native.core cimport (
     BlockCopy, FinishReason, Outbox, Request, RowKind, SampleResult, SampleRow, Sequence, StepInput, StepLimits,
     TopToken, step_input_bytes, step_input_layout,
 )
-from rvllm._native.scheduler cimport (
-    ADD_DUPLICATE, ADD_EMPTY, ADD_OK, ADD_QUEUE_FULL, ADD_TOO_LARGE, ADD_TOO_LONG, ADD_TOO_MANY, Scheduler,
+from rvllm._native.scheduler cimport Scheduler
+from rvllm._native.sequences cimport (
+    ADD_DUPLICATE, ADD_EMPTY, ADD_OK, ADD_QUEUE_FULL, ADD_TOO_LARGE, ADD_TOO_LONG, ADD_TOO_MANY,
 )
 
 
