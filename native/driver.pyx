@@ -406,7 +406,7 @@ cdef class SchedulerDriver:
         return r
 
     def time_steps(self, int n_steps, double n_cancel=0, int n_prompt=16, int max_tokens=1024) -> list[int]:
-        """Run n_steps steps at depth 1 with a sampler that costs nothing; return the nanoseconds of each.
+        """Run n_steps steps at depth 1 with a sampler that costs nothing, or as many as there are; return nanoseconds.
 
         Timed: schedule() and update(), and the cancellations before a step, n_cancel on average. As many new requests
         come in; they are built outside of the timed part, as in an engine other threads build them.
@@ -418,6 +418,7 @@ cdef class SchedulerDriver:
         cdef int i, _k
         cdef int32_t k
         cdef int32_t n_now
+        cdef bint scheduled
         cdef double due = 0
         cdef uint64_t random = 88172645463325252
         if self.scheduler.depth != 1:
@@ -438,9 +439,11 @@ cdef class SchedulerDriver:
                     self.scheduler.cancel(self.scheduler.running[random % self.scheduler.n_running].request.id, -1,
                                           FinishReason.abort, &self.outbox)
                     self.scheduler.add(fresh[k])
-                self.scheduler.schedule(step, i, &self.outbox)
+                scheduled = self.scheduler.schedule(step, i, &self.outbox)
                 spent = clock_ns() - start
                 fresh.clear()
+                if not scheduled:
+                    break
                 for k in range(step.n_sample_rows):
                     self.results[k].token = 0x10000 + i
                 start = clock_ns()
