@@ -305,8 +305,8 @@ void check_all() {
     check_case<T>({3584, 4096, true, true}, {1, 32, 200, 1024}, false);
     for (const Case& c : {Case{4608, 3584, true}, Case{18944, 1024, false, false, true}, Case{20000, 136},
                           Case{3584, 4736, false, true}}) {
-        check_invariance<T>(c, {2, 9, 33, 100, 128, 256}, false);
-        check_invariance<T>(c, {300, 700}, true);
+        check_invariance<T>(c, {2, 9, 33, 64}, false);
+        check_invariance<T>(c, {33, 100, 128, 256, 300, 700}, true);
     }
     for (const Case& c : {Case{130, 72}, Case{1000, 328}, Case{352, 200, false, false, true}})
         check_pack<T>(c);

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 F16, BF16, F32 = 1, 2, 0
-NONE, SPLIT, WIDE, TILE = range(4)
+NONE, SPLIT, WIDE, LARGE, TILE = range(5)
 TILE_BYTES = 16384
 SHAPES = [(4608, 3584), (3584, 3584), (37888, 3584), (3584, 18944), (152064, 3584), (896, 896), (9728, 896), (128, 64)]
 
@@ -72,35 +72,51 @@ def test_kernel(lib, arch, dtype, k, kernel):
     assert choose(lib, 1, 128, k, arch, dtype)["kernel"] == kernel
 
 
+ROWS = [1, 2, 8, 9, 31, 64, 65, 100, 128, 129, 255, 256, 257, 512, 1000, 2048, 16384]
+
+
 @pytest.mark.parametrize(("n", "k"), SHAPES)
 @pytest.mark.parametrize("n_sms", [78, 114, 132])
-def test_hopper(lib, n, k, n_sms):
+def test_few_tokens_and_batch_invariance(lib, n, k, n_sms):
     order_of_sums = set()
-    for m in [1, 2, 8, 9, 31, 64, 100, 128, 129, 255, 256, 257, 512, 2048, 16384]:
-        d = choose(lib, m, n, k, n_sms=n_sms)
+    for m in ROWS:
+        d = choose(lib, m, n, k, n_sms=n_sms, invariant=True)
         assert d["kernel"] in (SPLIT, WIDE)
-        assert d["tokens"] % (8 * d["sharing"]) == 0
         assert 3 <= d["n_stages"] <= 8
         assert d["n_stages"] * (TILE_BYTES + d["tokens"] * 128) <= 212 * 1024
-        if m <= 256:
-            assert d["tokens"] >= m
-            order_of_sums.add((d["kernel"], d["split"], d["sharing"], d["n_ctas"]))
-            assert choose(lib, m, n, k, n_sms=n_sms, invariant=True) == d
-        else:
-            assert d["slice"] == m
-            once = choose(lib, m, n, k, n_sms=n_sms, invariant=True)
-            assert (once["slice"], once["tokens"]) == (256, 256)
-            assert (once["kernel"], once["split"], once["sharing"], once["n_ctas"]) in order_of_sums
+        assert d["slice"] == 256
+        assert d["tokens"] >= min(m, d["slice"])
+        if m <= 64:
+            assert choose(lib, m, n, k, n_sms=n_sms) == d
+        order_of_sums.add((d["kernel"], d["split"], d["sharing"], d["n_ctas"]))
+        blocks = ceil(n / 128)
         if d["kernel"] == SPLIT:
-            blocks = ceil(n / 128)
             assert 2 <= d["split"] <= 8
             assert blocks * d["split"] <= n_sms
             assert d["split"] <= ceil(k / 64)
         else:
-            groups = ceil(ceil(n / 128) / d["sharing"]) * ceil(m / d["tokens"])
-            assert d["n_ctas"] % d["sharing"] == 0
-            assert 1 <= d["n_ctas"] // d["sharing"] <= min(groups, n_sms // d["sharing"])
+            assert 1 <= d["n_ctas"] <= min(blocks, n_sms)
     assert len(order_of_sums) == 1, "a row's bits would depend on its batch"
+
+
+@pytest.mark.parametrize(("n", "k"), SHAPES)
+@pytest.mark.parametrize("n_sms", [78, 114, 132])
+def test_many_tokens(lib, n, k, n_sms):
+    for m in [m for m in ROWS if m > 64]:
+        d = choose(lib, m, n, k, n_sms=n_sms)
+        assert d["kernel"] == LARGE
+        assert d["slice"] == m
+        assert d["tokens"] % (8 * d["sharing"]) == 0
+        assert d["n_stages"] * (TILE_BYTES + d["tokens"] * 128) + 33 * 1024 <= 227 * 1024
+        # Whole rounds, then every part of the rest has a cluster, a chunk and a piece of 32 tokens of its own.
+        n_clusters = d["n_ctas"] // d["sharing"]
+        assert d["n_ctas"] == n_clusters * d["sharing"] <= n_sms
+        tiles = ceil(ceil(n / 128) / d["sharing"]) * ceil(m / d["tokens"])
+        assert n_clusters <= tiles * d["split"]
+        assert tiles % n_clusters * d["split"] <= n_clusters
+        assert 1 <= d["split"] <= min(4, ceil(k / 64), d["tokens"] // 32)
+        if d["split"] > 1:
+            assert tiles % n_clusters, "no tile is left to be split"
 
 
 @pytest.mark.parametrize(("n", "k", "gate_up"), [(130, 72, 0), (256, 64, 1), (352, 200, 1), (128, 128, 0)])

@@ -14,6 +14,12 @@ __device__ __forceinline__ uint64_t policy_evict_first() {
     return policy;
 }
 
+__device__ __forceinline__ uint64_t policy_evict_normal() {
+    uint64_t policy;
+    asm volatile("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy));
+    return policy;
+}
+
 // `bytes` contiguous bytes, a multiple of 16, both addresses aligned to 16.
 __device__ __forceinline__ void bulk_load(uint32_t dst, const void* src, uint32_t bytes, uint32_t bar,
                                           uint64_t policy) {
@@ -44,6 +50,33 @@ __device__ __forceinline__ void tensor_load_multicast(uint32_t dst, const CUtens
         "{%2, %3}], [%4], %5;" ::"r"(dst),
         "l"(map), "r"(x), "r"(y), "r"(bar), "h"(ctas)
         : "memory");
+}
+
+// Fetches the map itself, so that its first use does not wait for it.
+__device__ __forceinline__ void prefetch_tensor_map(const CUtensorMap* map) {
+    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
+// Stores a box from shared memory, clipped to the tensor. The thread that issues it commits it to a group
+// and waits for its groups; other threads' writes to the box need async_proxy_fence() and a barrier before.
+__device__ __forceinline__ void tensor_store(const CUtensorMap* map, int x, int y, uint32_t src) {
+    asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];" ::"l"(map),
+                 "r"(x), "r"(y), "r"(src)
+                 : "memory");
+}
+
+__device__ __forceinline__ void bulk_commit() {
+    asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
+
+// Until shared memory has been read by all groups of this thread.
+__device__ __forceinline__ void bulk_wait_read() {
+    asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+}
+
+// Until all groups of this thread have been written.
+__device__ __forceinline__ void bulk_wait() {
+    asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
 }
 
 }  // namespace rvllm::cuda

@@ -45,6 +45,16 @@ __device__ __forceinline__ uint32_t pack2(float a, float b) {
 }
 
 template <typename T>
+__device__ __forceinline__ float2 unpack2(uint32_t u) {
+    union {
+        uint32_t u;
+        T v[2];
+    } p;
+    p.u = u;
+    return make_float2(to_float(p.v[0]), to_float(p.v[1]));
+}
+
+template <typename T>
 __device__ __forceinline__ float4 load4(const T* p) {
     union {
         uint2 u;

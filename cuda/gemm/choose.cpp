@@ -1,8 +1,8 @@
 // choose_linear: from measurements on an H200 (tables in the history of this file).
 //
-// Up to 256 tokens a shape is bound by reading its weights: one CTA per multiprocessor with as many
-// tiles in flight as fit, K split only where there are fewer row blocks than multiprocessors. For
-// more tokens the tile is the one with the smallest estimated time.
+// Few tokens are bound by reading the weights: one CTA per multiprocessor with as many tiles in flight as
+// fit, K split only where there are fewer row blocks than multiprocessors. For more tokens the tile is the
+// one with the smallest estimated time.
 #include "gemm/choose.h"
 
 #include <algorithm>
@@ -26,52 +26,64 @@ int decode_tokens(int m) {
     return 256;
 }
 
-// Microseconds of a wide tile on an H200: per chunk of K, per tile, and for tiles cut in two.
-double wide_us(int64_t n_tiles, int64_t chunks, int n_clusters, double us_per_chunk) {
-    const double tile = chunks * us_per_chunk + 1.7;
-    if (n_tiles < n_clusters) return tile;
-    return (double)n_tiles / n_clusters * tile + (n_tiles % n_clusters ? 12 : 0);
+LinearDesc choose_few_tokens(const Device& device, const LinearShape& s, LinearDesc d) {
+    const int64_t blocks = row_blocks(s.n), chunks = k_chunks(s.k);
+    d.slice = kSliceTokens;
+    d.tokens = (int16_t)decode_tokens(s.m);
+    d.n_stages = (int16_t)stages_for(d.tokens, 8);
+    d.split = (int16_t)std::clamp<int64_t>(std::min(device.n_sms / blocks, chunks / 4), 1, 8);
+    if (d.split > 1) {
+        d.kernel = LinearKernel::split;
+    } else {
+        d.kernel = LinearKernel::wide;
+        d.n_ctas = (int16_t)std::min<int64_t>(device.n_sms, blocks);
+    }
+    return d;
+}
+
+// Clock cycles of a tile of linear_large_kernel on an H200: per chunk of K, at its end, and for handing sums
+// over.
+struct LargeTile {
+    int tokens, n_stages;
+    double chunk, end, exchange;
+};
+constexpr LargeTile kLargeTiles[] = {
+    {128, 6, 550, 2000, 5300}, {192, 4, 805, 2800, 7500}, {256, 4, 1024, 3500, 10000}};
+
+// Whole rounds of tiles, one per cluster, then the rest with K split over the clusters there are.
+LinearDesc choose_many_tokens(const Device& device, const LinearShape& s, LinearDesc d) {
+    constexpr int kMaxParts = 4, kPieceTokens = 32;
+    d.kernel = LinearKernel::large;
+    d.slice = s.m;
+    d.sharing = 2;
+    const int64_t chunks = k_chunks(s.k);
+    const int max_clusters = device.n_sms / 2;
+    double best = 0;
+    for (const LargeTile& t : kLargeTiles) {
+        const int64_t n_tiles = ceil_div(row_blocks(s.n), d.sharing) * ceil_div(s.m, t.tokens);
+        const int64_t rest = n_tiles % max_clusters;
+        int64_t split = 1;
+        if (rest)
+            split = std::clamp<int64_t>(std::min(max_clusters / rest, chunks / 4), 1,
+                                        std::min(kMaxParts, t.tokens / kPieceTokens));
+        double clocks = (double)(n_tiles / max_clusters) * (chunks * t.chunk + t.end);
+        if (rest) clocks += chunks * t.chunk / split + t.end + (split > 1 ? t.exchange : 0);
+        if (d.tokens && clocks > best) continue;
+        best = clocks;
+        d.tokens = (int16_t)t.tokens;
+        d.n_stages = (int16_t)t.n_stages;
+        d.split = (int16_t)split;
+        d.n_ctas = (int16_t)(d.sharing * std::min<int64_t>(max_clusters, n_tiles * split));
+    }
+    return d;
 }
 
 LinearDesc choose_hopper(const Device& device, const LinearShape& s) {
     LinearDesc d;
     d.dtype = s.dtype;
     d.trigger = 8;
-    d.slice = s.m;
-    const int64_t blocks = row_blocks(s.n), chunks = k_chunks(s.k);
-    if (s.m <= kSliceTokens || s.batch_invariant) {
-        d.slice = kSliceTokens;
-        d.tokens = (int16_t)decode_tokens(s.m);
-        d.n_stages = (int16_t)stages_for(d.tokens, 8);
-        d.split = (int16_t)std::clamp<int64_t>(std::min(device.n_sms / blocks, chunks / 4), 1, 8);
-        if (d.split > 1) {
-            d.kernel = LinearKernel::split;
-        } else {
-            d.kernel = LinearKernel::wide;
-            d.n_ctas = (int16_t)std::min<int64_t>(device.n_sms, blocks);
-        }
-        return d;
-    }
-    d.kernel = LinearKernel::wide;
-    d.sharing = 2;
-    const int n_clusters = device.n_sms / 2;
-    constexpr struct {
-        int tokens;
-        double us_per_chunk;
-    } tiles[] = {{128, 0.44}, {192, 0.575}, {256, 0.777}};
-    double best = 0;
-    int64_t best_tiles = 0;
-    for (const auto& t : tiles) {
-        const int64_t n_tiles = ceil_div(blocks, 2) * ceil_div(s.m, t.tokens);
-        const double us = wide_us(n_tiles, chunks, n_clusters, t.us_per_chunk);
-        if (d.tokens && us >= best) continue;
-        best = us;
-        best_tiles = n_tiles;
-        d.tokens = (int16_t)t.tokens;
-    }
-    d.n_stages = (int16_t)stages_for(d.tokens, 8);
-    d.n_ctas = (int16_t)(2 * std::min<int64_t>(n_clusters, best_tiles));
-    return d;
+    return s.m <= kDecodeTokens || s.batch_invariant ? choose_few_tokens(device, s, d)
+                                                     : choose_many_tokens(device, s, d);
 }
 
 }  // namespace
@@ -93,6 +105,7 @@ const char* kernel_name(LinearKernel kernel) {
     switch (kernel) {
         case LinearKernel::split: return "linear_split";
         case LinearKernel::wide: return "linear_wide";
+        case LinearKernel::large: return "linear_large";
         case LinearKernel::tile: return "linear_tile";
         default: return "";
     }

@@ -10,7 +10,8 @@ namespace rvllm::cuda {
 enum class LinearKernel : uint8_t {
     none,   // nothing fits: the backend refuses the op
     split,  // sm_90a, few tokens and few rows: the K of a row block is split over a cluster (split.cuh)
-    wide,   // sm_90a, many tiles: persistent CTAs share them evenly (wide.cuh)
+    wide,   // sm_90a, few tokens, many rows: persistent CTAs share the tiles evenly (wide.cuh)
+    large,  // sm_90a, more tokens: clusters share tokens, some tiles split their K (large.cuh)
     tile,   // sm_75 and later: one CTA per tile, mma.sync (tile.cuh)
 };
 
@@ -26,19 +27,21 @@ struct LinearShape {
 };
 
 // How a shape is computed. The sums of a row depend on the kernel, `split` and `n_ctas`: these are
-// the same for all m <= kSliceTokens, so that a row's bits do not depend on its batch there.
+// the same for all m <= kDecodeTokens, and for all m if batch_invariant, so that a row's bits do not depend
+// on its batch there.
 struct LinearDesc {
     LinearKernel kernel = LinearKernel::none;
     DType dtype = DType::bf16;
     int16_t tokens = 0;    // tokens per tile
-    int16_t split = 1;     // CTAs that share the K of one row block
+    int16_t split = 1;     // CTAs that share the K of one row block; large: of each tile after whole rounds
     int16_t sharing = 1;   // row blocks of a cluster, which share the tokens they read
-    int16_t n_ctas = 0;    // wide: CTAs of the grid
+    int16_t n_ctas = 0;    // wide, large: CTAs of the grid
     int16_t n_stages = 0;  // tiles of weights in flight per CTA
     int16_t trigger = 0;   // tiles before the last at which the next kernel may start; < 0: at exit
     int32_t slice = 0;     // tokens per launch; more tokens take several launches
 };
 
+constexpr int kDecodeTokens = 64;
 constexpr int kSliceTokens = 256;
 
 LinearDesc choose_linear(const Device& device, const LinearShape& shape);

@@ -9,6 +9,7 @@
 #include "gemm/layout.h"
 #include "gemm/tile.h"
 #ifdef RVLLM_CUDA_SM90
+#include "gemm/large.h"
 #include "gemm/split.h"
 #include "gemm/wide.h"
 #endif
@@ -62,17 +63,66 @@ EncodeTiled encode_tiled() {
     return fn;
 }
 
-// Boxes of `rows` tokens by one chunk, swizzled as the kernels expect; zeros outside of [m, k].
-cudaError_t map_tokens(CUtensorMap* map, const LinearArgs& a, DType dtype, int rows) {
+// Boxes of `columns` of `rows` rows of a 16-bit matrix [m, n], in shared memory swizzled over rows of
+// `columns`; zeros outside of the matrix.
+cudaError_t map_matrix(CUtensorMap* map, const void* base, int64_t m, int64_t n, int64_t row_stride,
+                       DType dtype, int rows, int columns) {
     const EncodeTiled encode = encode_tiled();
     if (!encode) return cudaErrorNotSupported;
-    const cuuint64_t size[2] = {(cuuint64_t)a.k, (cuuint64_t)a.m}, stride[1] = {(cuuint64_t)a.x_stride * 2};
-    const cuuint32_t box[2] = {kChunk, (cuuint32_t)rows}, step[2] = {1, 1};
-    const CUresult r = encode(
-        map, dtype == DType::f16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2,
-        const_cast<void*>(a.x), size, stride, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
-        CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    const cuuint64_t size[2] = {(cuuint64_t)n, (cuuint64_t)m}, stride[1] = {(cuuint64_t)row_stride * 2};
+    const cuuint32_t box[2] = {(cuuint32_t)columns, (cuuint32_t)rows}, step[2] = {1, 1};
+    const CUresult r =
+        encode(map, dtype == DType::f16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+               2, const_cast<void*>(base), size, stride, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
+               columns == 64 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B,
+               CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     return r == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+// What linear_large_kernel needs besides: how tiles are dealt, and a tensor map of y if it may store through
+// it.
+LargePlan plan_large(const LinearDesc& d, const LinearArgs& a, int n_features) {
+    constexpr int kBandTokens = 2048;  // tokens whose tiles run side by side
+    LargePlan plan = {};
+    plan.tokens = d.tokens;
+    plan.share = d.tokens / d.sharing;
+    plan.chunks = (int32_t)k_chunks(a.k);
+    plan.n_blocks = (int32_t)row_blocks(a.n);
+    plan.n_groups = (int32_t)ceil_div(plan.n_blocks, d.sharing);
+    plan.n_token_tiles = (int32_t)ceil_div(a.m, d.tokens);
+    plan.n_clusters = d.n_ctas / d.sharing;
+    plan.n_tiles = plan.n_groups * plan.n_token_tiles;
+    plan.n_whole = d.split > 1 ? plan.n_tiles / plan.n_clusters * plan.n_clusters : plan.n_tiles;
+    plan.split = d.split;
+    const int64_t n_bands = ceil_div((int64_t)plan.n_token_tiles * d.tokens, kBandTokens + kBandTokens / 4);
+    plan.band = (int32_t)ceil_div(plan.n_token_tiles, n_bands);
+    auto aligned = [](const void* base, int64_t stride) {
+        return (uintptr_t)base % 16 == 0 && stride % 8 == 0;
+    };
+    plan.staged = a.out == d.dtype && aligned(a.y, a.y_stride) &&
+                  (!a.residual || (aligned(a.residual, a.residual_stride) && n_features % 8 == 0));
+    return plan;
+}
+
+template <typename T>
+cudaError_t launch_large(const LinearDesc& d, const CUtensorMap& x_map, const LinearArgs& a,
+                         const LinearParams& p, cudaStream_t stream, bool pdl) {
+    const bool pairs = a.act == Act::silu_mul;
+    const int n_features = pairs ? a.n / 2 : a.n;
+    const LargePlan plan = plan_large(d, a, n_features);
+    CUtensorMap y_map = {};
+    if (plan.staged) {
+        constexpr int kPieceTokens = 32;
+        const cudaError_t e =
+            map_matrix(&y_map, a.y, a.m, n_features, a.y_stride, d.dtype, kPieceTokens, pairs ? 32 : 64);
+        if (e != cudaSuccess) return e;
+    }
+    switch (d.tokens) {
+        case 128: return launch_large<T, 128>(d, x_map, y_map, plan, p, stream, pdl);
+        case 192: return launch_large<T, 192>(d, x_map, y_map, plan, p, stream, pdl);
+        case 256: return launch_large<T, 256>(d, x_map, y_map, plan, p, stream, pdl);
+        default: return cudaErrorInvalidValue;
+    }
 }
 
 template <typename T>
@@ -90,7 +140,6 @@ cudaError_t launch_hopper(const LinearDesc& d, const CUtensorMap& map, const Lin
         RVLLM_CASE(128)
         RVLLM_CASE(256)
 #undef RVLLM_CASE
-        case 192: return split ? cudaErrorInvalidValue : launch_wide<T, 192>(d, map, p, stream, pdl);
         default: return cudaErrorInvalidValue;
     }
 }
@@ -103,13 +152,16 @@ cudaError_t launch_slice(const LinearDesc& desc, const LinearArgs& args, void* w
     if (desc.kernel == LinearKernel::tile)
         return half ? launch_tile<__half>(p, stream, pdl) : launch_tile<__nv_bfloat16>(p, stream, pdl);
 #ifdef RVLLM_CUDA_SM90
-    if (desc.kernel == LinearKernel::split || desc.kernel == LinearKernel::wide) {
-        CUtensorMap map;
-        const cudaError_t e = map_tokens(&map, args, desc.dtype, desc.tokens / desc.sharing);
-        if (e != cudaSuccess) return e;
+    CUtensorMap map;
+    const cudaError_t e = map_matrix(&map, args.x, args.m, args.k, args.x_stride, desc.dtype,
+                                     desc.tokens / desc.sharing, kChunk);
+    if (e != cudaSuccess) return e;
+    if (desc.kernel == LinearKernel::large)
+        return half ? launch_large<__half>(desc, map, args, p, stream, pdl)
+                    : launch_large<__nv_bfloat16>(desc, map, args, p, stream, pdl);
+    if (desc.kernel == LinearKernel::split || desc.kernel == LinearKernel::wide)
         return half ? launch_hopper<__half>(desc, map, p, stream, pdl)
                     : launch_hopper<__nv_bfloat16>(desc, map, p, stream, pdl);
-    }
 #endif
     return cudaErrorNotSupported;
 }

@@ -9,10 +9,10 @@
 
 namespace rvllm::cuda {
 
-template <typename T, int Tokens>
+template <typename T, int Tokens, int RowTiles = Tokens == 256 ? 2 : 1>
 struct TileMath {
-    static constexpr int kRowTiles = Tokens == 256 ? 2 : 1;  // of 64 rows, per warpgroup
-    static constexpr int kN = Tokens / kRowTiles;            // tokens per warpgroup
+    static constexpr int kRowTiles = RowTiles;     // of 64 rows, per warpgroup
+    static constexpr int kN = Tokens / kRowTiles;  // tokens per warpgroup
     static constexpr uint32_t kTokenBytes = Tokens * 128;
 
     // acc[r][4 * j + e]: stored row row(r) + e / 2 * 8, token token(j) + e % 2 of the tile.
@@ -49,8 +49,8 @@ struct TileMath {
         constexpr uint64_t kHigh = (uint64_t)0x40000040 << 32;  // 128-byte swizzle, 8 rows are 1024 bytes
         auto issue = [&] {
             mbarrier_wait(full + at.slot * 8, at.parity);
-            const uint32_t a_slot = a + at.slot * (kTileBytes >> 4),
-                           b_slot = b + at.slot * (kTokenBytes >> 4);
+            const int slot = __shfl_sync(~0u, at.slot, 0);  // uniform, as above
+            const uint32_t a_slot = a + slot * (kTileBytes >> 4), b_slot = b + slot * (kTokenBytes >> 4);
             wgmma_fence();
 #pragma unroll
             for (int k = 0; k < kChunk / 16; ++k)
