@@ -246,11 +246,9 @@ cdef float top_p_guess(const Select* c, double p, Scratch* s) noexcept nogil:
     few large ones, and a sample for the many below the mean of those."""
     cdef double tail[n_bins]
     cdef int64_t m = n_groups(c.n) * kLanes, j, b, stride
-    cdef double total = 0, maxima = 0, sum = 0, budget, factor, large
+    cdef double total = 0, maxima, sum = 0, budget, factor, large, weight
     cdef float scale = <float>(8 * c.e.c)  # bins of 1/8 octave
-    K.weights(s.lane_max, m, &c.e, s.w)
-    for j in range(m):
-        maxima += <double>s.w[j]
+    maxima = <double>K.weights(s.lane_max, m, &c.e, s.w)
     stride = c.n // (n_samples // kLanes) // kLanes * kLanes
     for j in range(n_samples // kLanes):
         memcpy(s.val + j * kLanes, c.x + j * stride, kLanes * sizeof(float))
@@ -259,8 +257,9 @@ cdef float top_p_guess(const Select* c, double p, Scratch* s) noexcept nogil:
     large = maxima / m
     for j in range(n_samples):
         if s.val[j] >= c.lo:
-            tail[bin_of(s.val[j], c.top, scale)] += <double>s.w[j]
-            total += <double>s.w[j] if <double>s.w[j] < large else 0
+            weight = <double><int64_t>s.w[j]  # signed: the conversion is one instruction
+            tail[bin_of(s.val[j], c.top, scale)] += weight
+            total += weight if weight < large else 0
     factor = <double>c.n / n_samples
     budget = 0.8 * (1 - p) * (maxima + total * factor)
     b = n_bins - 1
@@ -351,12 +350,19 @@ cdef extern from "<cmath>" nogil:
 
 cdef int64_t walk(const uint64_t* w, int64_t n, uint64_t at) noexcept nogil:
     """First position where the running sum exceeds `at`."""
-    cdef uint64_t sum = 0
-    cdef int64_t i
-    for i in range(n):
+    cdef uint64_t sum = 0, part
+    cdef int64_t i = 0
+    while i + 8 <= n:  # eight at once do not wait for each other
+        part = ((w[i] + w[i + 1]) + (w[i + 2] + w[i + 3])) + ((w[i + 4] + w[i + 5]) + (w[i + 6] + w[i + 7]))
+        if sum + part > at:
+            break
+        sum += part
+        i += 8
+    while i < n:
         sum += w[i]
         if sum > at:
             return i
+        i += 1
     return n - 1
 
 

@@ -85,7 +85,8 @@ struct SamplingKernels {
     // The same sum, and on the way collect() of the elements >= guess (guess >= lo).
     uint64_t (*mass_collect)(const float* x, int64_t n, const ExpParams* e, float lo, float guess,
                              const float* lane_max, float* val, int32_t* idx, int64_t* n_collected);
-    uint64_t (*weights)(const float* x, int64_t n, const ExpParams* e, uint64_t* w);  // returns their sum
+    // The weights, of which it returns the sum; fills w up to a whole vector.
+    uint64_t (*weights)(const float* x, int64_t n, const ExpParams* e, uint64_t* w);
 
     // Adds w[i] (1 each, if null) to the bin of x[i]: kBins of them, from `top` downwards; the last takes the
     // rest.
@@ -116,6 +117,7 @@ struct SamplingKernels {
     // Multinomial over given probabilities: w = round(p * scale). *max: the largest; NaN if not all are
     // finite and >= 0.
     uint64_t (*prob_mass)(const float* p, int64_t n, float scale, uint64_t* group_mass, float* max);
+    // Fills w up to a whole vector.
     void (*prob_weights)(const float* p, int64_t n, float scale, uint64_t* w);
 
     // x[ids[i]] <- penalised. Reads all before it writes any, so repeated ids count once. counts:

@@ -69,17 +69,11 @@ uint64_t weights(const float* x, int64_t n, const ExpParams* e, uint64_t* w) {
     for (int64_t start = 0; start < n; start += kGroup) {
         const int64_t size = smaller(kGroup, n - start);
         exp_group(exp, x + start, size, kLowest, y);
-        each_vector(y, 0, size, 0, [&](F a, int64_t at, int lanes) {
-            const Fixed v = to_fixed(a);
+        for (int64_t i = 0; i < size; i += kLanes) {
+            const Fixed v = to_fixed(load(y + i));
+            store_fixed(w + start + i, v);
             total = add_fixed(total, v);
-            if (lanes == kLanes) {
-                store_fixed(w + start + at, v);
-            } else {
-                uint64_t part[kLanes];
-                store_fixed(part, v);
-                std::memcpy(w + start + at, part, static_cast<size_t>(lanes) * sizeof part[0]);
-            }
-        });
+        }
     }
     return sum_fixed(total);
 }
@@ -215,11 +209,7 @@ uint64_t prob_mass(const float* p, int64_t n, float by, uint64_t* group_mass, fl
 
 void prob_weights(const float* p, int64_t n, float by, uint64_t* w) {
     const F b = splat(by);
-    for (int64_t i = 0; i < n; i += kLanes) {
-        uint64_t v[kLanes];
-        store_fixed(v, to_fixed(mul(i + kLanes <= n ? load(p + i) : load_part(p + i, n - i, 0), b)));
-        std::memcpy(w + i, v, static_cast<size_t>(smaller(kLanes, n - i)) * sizeof v[0]);
-    }
+    each_vector(p, 0, n, 0, [&](F a, int64_t at, int) { store_fixed(w + at, to_fixed(mul(a, b))); });
 }
 
 }  // namespace
