@@ -33,10 +33,6 @@ struct Carver {
     }
 };
 
-int32_t decode_tiles(const AttentionWork& w) {
-    return w.n_kv_heads * ((w.group_size + kTileHeads - 1) / kTileHeads);
-}
-
 size_t list_bytes(const AttentionWork& w) {
     return kHeaderInts * 4 + w.max_decode * sizeof(DecodeItem) + w.max_prefill * sizeof(PrefillItem);
 }
@@ -52,7 +48,7 @@ void carve(Prepared& p, Carver& c) {
         c.take(&w.prefill, w.max_prefill);
         c.take(&w.partial_out, rows * w.head_dim);
         c.take(&w.partial_stats, rows * 2);
-        c.take(&w.arrived, static_cast<size_t>(p.limits.max_seqs) * decode_tiles(w));
+        c.take(&w.arrived, static_cast<size_t>(p.limits.max_seqs) * decode_tiles(w.n_kv_heads, w.group_size));
     }
     c.take(&p.staged, p.staged_bytes / 4);
 }

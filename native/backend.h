@@ -23,7 +23,7 @@ struct KernelKey {
 
 struct Kernel {
     KernelFn fn = nullptr;  // nullptr: this backend has no kernel for the key
-    const char* name = "";  // as printed by `rvllm plan`
+    const char* name = "";  // as printed by `rvllm plan`; where there is none: why, or ""
 };
 
 // How a backend is made.

@@ -422,7 +422,8 @@ cdef class Ops:
         key.attrs = call.call.attrs
         kernel = self.backend.find(self.backend, &key)
         if kernel.fn == NULL:
-            raise LookupError(f"no kernel for {op} with these types and attributes")
+            why = kernel.name.decode() or "with these types and attributes"
+            raise LookupError(f"no kernel for {op}: {why}")
         call.call.fn, call.call.kernel_name = kernel.fn, kernel.name
         call.kernel = kernel.name.decode()
         if not self.on_host:

@@ -270,6 +270,19 @@ cdef class NativePlan:
             names.append(kernel.name.decode() if kernel.fn != NULL else None)
         return names
 
+    def refusals(self, Device device, str kv_dtype) -> list[str]:
+        """Return why the device has no kernel for ops of this plan, each reason once, where it says so."""
+        cdef KernelKey key
+        cdef Kernel kernel
+        cdef size_t i
+        why = {}
+        for i in range(self.c.ops.size()):
+            key = kernel_key(self.c, self.c.ops[i], dtype_of(kv_dtype))
+            kernel = device.ptr.find(device.ptr, &key)
+            if kernel.fn == NULL and kernel.name[0] != 0:
+                why[kernel.name.decode()] = None
+        return list(why)
+
     def variants(self, Device device, str kv_dtype, rows) -> list[tuple[int, list[str]]]:
         """Return (index of the op, how it runs each number of `rows`) for the ops whose kernel has several ways."""
         cdef KernelKey key

@@ -170,6 +170,9 @@ def test_missing_kernels_are_all_listed(tmp_path, monkeypatch):
         def kernels(self, device, kv_dtype):
             return [None if n.op in ("linear", "attention") else "k" for n in self.plan.ops]
 
+        def refusals(self, device, kv_dtype):
+            return ["attention needs more than there is"]
+
     monkeypatch.setattr(loader, "NativePlan", Native)
     model = tiny.write_config(tmp_path, tiny.VARIANTS["qwen2"])
     with pytest.raises(ConfigError) as e:
@@ -177,7 +180,8 @@ def test_missing_kernels_are_all_listed(tmp_path, monkeypatch):
     text = str(e.value)
     assert text.startswith("device cpu has no kernel for: linear (f32 [64], dense f32 [128, 64]); attention (f32 [64],")
     assert "linear (f32 [96], dense f32 [64, 96])" in text
-    assert text.count("attention") == 1
+    assert text.count("attention (") == 1
+    assert text.endswith(". Attention needs more than there is")
 
 
 @pytest.mark.parametrize(

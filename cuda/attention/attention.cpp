@@ -26,10 +26,6 @@ constexpr DType dtype_of() {
     return std::is_same<T, __half>::value ? DType::f16 : DType::bf16;
 }
 
-int n_units(const AttentionParams& p) {
-    return p.n_kv_heads * ((p.group_size + kTileHeads - 1) / kTileHeads);
-}
-
 template <typename T, int D>
 cudaError_t launch_prefill(const Context& c, const AttentionParams& p) {
     if (p.work.n_prefill == 0) return cudaSuccess;
@@ -48,7 +44,8 @@ cudaError_t launch_prefill(const Context& c, const AttentionParams& p) {
 
 template <typename T, int D>
 cudaError_t launch_decode(const Context& c, const AttentionParams& p) {
-    const int n_ctas = std::min(p.work.n_decode * n_units(p), kDecodeCtas * c.device.n_sms);
+    const int n_ctas =
+        std::min(p.work.n_decode * decode_tiles(p.n_kv_heads, p.group_size), decode_ctas(D) * c.device.n_sms);
     return n_ctas == 0 ? cudaSuccess : launch_decode_attention<T, D>(p, n_ctas, c.stream, c.pdl);
 }
 
@@ -77,8 +74,11 @@ void run(const OpCall& call, const RunContext& ctx) {
         p.y_stride % 8) {
         return note_error(c, call, cudaErrorMisalignedAddress);
     }
-    note_error(c, call, launch_decode<T, D>(c, p));
+    // Prefill goes first: decode needs nothing of it, so its CTAs fill the multiprocessors that prefill
+    // leaves.
+    p.follows_prefill = c.pdl && p.work.n_prefill > 0;
     note_error(c, call, launch_prefill<T, D>(c, p));
+    note_error(c, call, launch_decode<T, D>(c, p));
 }
 
 template <typename T>

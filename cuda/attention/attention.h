@@ -12,7 +12,6 @@ namespace rvllm::cuda {
 // ---- mma.sync, every architecture -------------------------------------------------------------------
 
 constexpr int kDecodeWarps = 4;
-constexpr int kDecodeCtas = 2;  // of a multiprocessor at a time
 constexpr int kPrefillWarps = 4;
 
 // A row of a tile: eight consecutive ones lie in different banks for every multiple of 16.
@@ -20,26 +19,30 @@ constexpr int row_bytes(int head_dim) {
     return head_dim * 2 + 16;
 }
 
-// Granules in flight per warp.
+// Decode: CTAs of a multiprocessor at a time.
+constexpr int decode_ctas(int head_dim) {
+    return head_dim > 128 ? 1 : 2;
+}
+
+// Granules in the ring of a warp.
 constexpr int decode_stages(int arch, int head_dim) {
     const bool large = arch == 90 || arch == 100;
     if (arch < 80) return 1;  // copies are not asynchronous
     if (head_dim > 128) return large ? 2 : 1;
     return head_dim > 96 && !large ? 2 : 3;
 }
-
-// Accumulators of the warps of a decode tile while they are merged, with their maxima and sums.
-constexpr int kMergePad = 8;  // floats between rows: other banks
-constexpr int decode_merge_bytes(int head_dim, int n_rows) {
-    return kDecodeWarps * ((n_rows + 7) / 8 * 8) * ((head_dim + kMergePad) * 4 + 8);
-}
-
-// The rings of the warps, or what they hold when they are merged.
 constexpr int decode_smem_bytes(int arch, int head_dim) {
-    const int ring = kDecodeWarps * decode_stages(arch, head_dim) * 2 * kGranule * row_bytes(head_dim);
-    const int merge = decode_merge_bytes(head_dim, kTileHeads);
-    return ring > merge ? ring : merge;
+    return kDecodeWarps * decode_stages(arch, head_dim) * 2 * kGranule * row_bytes(head_dim);
 }
+
+// Accumulators of a warp, with their maxima and sums, while the warps are merged: in one stage of its ring.
+constexpr int kMergePad = 4;  // floats between heads: other banks
+constexpr int decode_merge_bytes(int head_dim, int n_heads) {
+    return n_heads * ((head_dim + kMergePad) * 4 + 8);
+}
+static_assert(decode_merge_bytes(64, kMaxTileHeads) <= 2 * kGranule * row_bytes(64));
+static_assert(decode_merge_bytes(256, kMaxTileHeads) <= 2 * kGranule * row_bytes(256));
+static_assert(kMaxTileHeads * kMaxSplits * 4 <= 2 * kGranule * row_bytes(64), "weights of splits");
 
 // Blocks of 16 query rows per warp: what the registers hold.
 constexpr int row_tiles(int head_dim) {

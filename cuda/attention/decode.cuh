@@ -1,137 +1,238 @@
-// decode_attention_kernel: one query per sequence, split-KV (flash decoding), heads of a group as the 16
-// rows of mma.
+// decode_attention_kernel: one query per sequence, split-KV (flash decoding), heads of a group as columns of
+// mma: scores^T[keys, heads] = keys * queries^T, out^T[D, heads] = values^T * weights^T.
 //
-// A CTA takes (split, tile of heads) pairs in turn. Each of its warps streams every fourth granule of 16
-// keys through a ring of its own and keeps a running softmax; the warps are merged in shared memory. The
-// CTA that finishes the last split of a sequence adds the splits up, in their order.
+// A CTA takes (split, tile of heads) pairs in turn. Each of its warps streams every n-th granule of 16 keys
+// through a ring of its own, which runs ahead into the next pairs while one is finished (merge.cuh), and
+// starts before the preceding kernel has ended: only the granule with the step's own key waits for it.
 #pragma once
 #include "attention/merge.cuh"
 #include "attention/tile.cuh"
+#include "device/pdl.cuh"
 
 namespace rvllm::cuda {
 
 template <int D>
 constexpr int kDecodeStages = decode_stages(kArch, D);
+template <int D>
+constexpr int kDecodeMinCtas = decode_ctas(D);
 
-template <typename T, int D>
-__device__ __forceinline__ void decode_items(const AttentionParams& p, uint8_t* smem) {
-    __shared__ bool is_last;
-    constexpr int kStages = kDecodeStages<D>, kSteps = D / 16, kTileBytes = kGranule * kRowBytes<D>;
-    pdl_wait();
-    pdl_launch_dependents();
-    const AttentionWork& w = p.work;
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const int head_tiles = (p.group_size + kTileHeads - 1) / kTileHeads, n_units = p.n_kv_heads * head_tiles;
-    const int n_items = w.header[0] * n_units;
-    const uint32_t ring = smem_ptr(smem) + warp * kStages * 2 * kTileBytes;
-    const uint32_t key_at = key_offset<D>(), value_at = value_offset<D>();
-
-    // The first 32 granules of this warp: lane i holds the block of granule i.
-    const auto block_of = [&](const DecodeItem& item, int i) {
-        const int key = item.first_key + (warp + i * kDecodeWarps) * kGranule;
-        return key < item.end_key ? p.table_blocks[item.table_start + key / p.block_size] : 0;
-    };
-    DecodeItem item;
-    int32_t block = 0;
-    if (blockIdx.x < n_items) {
-        item = w.decode[blockIdx.x / n_units];
-        block = block_of(item, lane);
-    }
-
-    for (int work = blockIdx.x; work < n_items; work += gridDim.x) {
-        const int unit = work % n_units, kv_head = unit / head_tiles, tile = unit % head_tiles;
-        const int head = kv_head * p.group_size + tile * kTileHeads;
-        const int n_rows = min(kTileHeads, p.group_size - tile * kTileHeads);
-        const int n_granules = (item.end_key - item.first_key + kGranule - 1) / kGranule;
-        const int n_mine = n_granules > warp ? (n_granules - warp + kDecodeWarps - 1) / kDecodeWarps : 0;
-        const auto load = [&](int i) {
-            if (i < n_mine) {
-                if (i % 32 == 0 && i > 0) block = block_of(item, i + lane);
-                const int key = item.first_key + (warp + i * kDecodeWarps) * kGranule;
-                const int64_t at = __shfl_sync(0xffffffff, block, i % 32) * p.block_elements +
-                                   (kv_head * p.block_size + key % p.block_size) * D;
-                const uint32_t dst = ring + i % kStages * 2 * kTileBytes;
-                load_rows<T, D, kGranule>(dst, static_cast<const T*>(p.k) + at, item.end_key - key);
-                load_rows<T, D, kGranule>(dst + kTileBytes, static_cast<const T*>(p.v) + at,
-                                          item.end_key - key);
-            }
-            copy_commit();
-        };
-#pragma unroll
-        for (int i = 0; i < kStages - 1; ++i) load(i);
-
-        // A fragments of the queries: row = head, straight from memory.
-        uint32_t q[kSteps][4];
-        const T* query = static_cast<const T*>(p.q) + item.token * p.q_stride + (int64_t)head * D;
-#pragma unroll
-        for (int k = 0; k < kSteps; ++k) {
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                const int row = lane / 4 + i % 2 * 8, column = k * 16 + i / 2 * 8 + lane % 4 * 2;
-                q[k][i] = row < n_rows ? *reinterpret_cast<const uint32_t*>(query + row * D + column) : 0;
-            }
-        }
-
-        float out[D / 8][4] = {};
-        SoftmaxRows rows;
-        for (int i = 0; i < n_mine; ++i) {
-            load(i + kStages - 1);
-            copy_wait<kStages - 1>();
-            __syncwarp();
-            const uint32_t keys = ring + i % kStages * 2 * kTileBytes, values = keys + kTileBytes;
-            float s[2][4] = {}, odd[2][4] = {};  // two sums, so that products wait less for each other
-#pragma unroll
-            for (int k = 0; k < kSteps; ++k) {
-                uint32_t b[4];
-                ldmatrix4(b, keys + key_at + k * 32);
-                mma_k16<T>(k % 2 ? odd[0] : s[0], q[k], b[0], b[1]);
-                mma_k16<T>(k % 2 ? odd[1] : s[1], q[k], b[2], b[3]);
-            }
-#pragma unroll
-            for (int t = 0; t < 2; ++t)
-#pragma unroll
-                for (int j = 0; j < 4; ++j) s[t][j] += odd[t][j];
-            const int n_valid = item.end_key - item.first_key - (warp + i * kDecodeWarps) * kGranule;
-            if (n_valid < kGranule) {
-#pragma unroll
-                for (int t = 0; t < 2; ++t)
-#pragma unroll
-                    for (int j = 0; j < 4; ++j)
-                        if (t * 8 + lane % 4 * 2 + j % 2 >= n_valid) s[t][j] = -INFINITY;
-            }
-            softmax_step(s, out, rows, p.scale);
-            uint32_t a[4];
-            weights_fragment<T>(a, s[0], s[1]);
-#pragma unroll
-            for (int d = 0; d < D / 16; ++d) {
-                uint32_t b[4];
-                ldmatrix4_trans(b, values + value_at + d * 32);
-                mma_k16<T>(out[2 * d], a, b[0], b[1]);
-                mma_k16<T>(out[2 * d + 1], a, b[2], b[3]);
-            }
-            __syncwarp();
-        }
-        copy_wait<0>();
-        __syncthreads();  // the rings are free
-
-        // What comes next, while this is merged.
-        const DecodeItem current = item;
-        if (work + (int)gridDim.x < n_items) {
-            item = w.decode[(work + gridDim.x) / n_units];
-            block = block_of(item, lane);
-        }
-
-        finish_item<T, D>(p, current, unit, n_units, head, n_rows, out, rows, reinterpret_cast<float*>(smem),
-                          &is_last);
-    }
+__device__ __forceinline__ int granules_of(const DecodeItem& item) {
+    return (item.end_key - item.first_key + kGranule - 1) / kGranule;
 }
 
-template <typename T, int D>
-__global__ void __launch_bounds__(32 * kDecodeWarps, D > 128 ? 1 : kDecodeCtas)
-    decode_attention_kernel(AttentionParams p) {
+// Walks through the granules that a warp loads, of all pairs of its CTA. What the next pairs need is fetched
+// while this one's granules are loaded.
+class DecodeCursor {
+public:
+    __device__ __forceinline__ DecodeCursor(const AttentionParams& p, int n_units, int n_work)
+        : p_(p), n_units_(n_units), n_work_(n_work), work_(blockIdx.x) {
+        item_ = item_at(work_);
+        next_ = item_at(work_ + gridDim.x);
+        row_ = row_of(item_, work_, 0);
+        open();
+        if (n_ <= 0) move();
+    }
+
+    __device__ __forceinline__ bool done() const { return work_ >= n_work_; }
+
+    // Row of the cache's [block][head][key] where the granule begins, and how many of its keys count.
+    __device__ __forceinline__ int row() const { return __shfl_sync(0xffffffff, row_, i_ % 32); }
+    __device__ __forceinline__ int n_valid() const { return item_.end_key - item_.first_key - key(i_); }
+    // Whether the step's own key is among them.
+    __device__ __forceinline__ bool is_new() const {
+        return item_.split == item_.n_splits - 1 && n_valid() <= kGranule;
+    }
+
+    __device__ __forceinline__ void advance() {
+        if (++i_ == n_) {
+            move();
+        } else if (i_ % 32 == 0) {
+            row_ = row_of(item_, work_, i_);
+        }
+    }
+
+private:
+    __device__ __forceinline__ static int key(int i) {
+        return (threadIdx.x / 32 + i * kDecodeWarps) * kGranule;
+    }
+    __device__ __forceinline__ DecodeItem item_at(int work) const {
+        return load_item(p_.work, min(work, n_work_ - 1) / n_units_);
+    }
+    // Lane l: of granule i + l.
+    __device__ __forceinline__ int row_of(const DecodeItem& item, int work, int i) const {
+        const int at = item.first_key + key(i + threadIdx.x % 32);
+        if (at >= item.end_key) return 0;
+        const int block = __ldcg(p_.table_blocks + item.table_start + at / p_.block_size);
+        const int kv_head = work % n_units_ / (n_units_ / p_.n_kv_heads);
+        return (block * p_.n_kv_heads + kv_head) * p_.block_size + at % p_.block_size;
+    }
+    __device__ __forceinline__ void open() {
+        i_ = 0;
+        n_ = (granules_of(item_) - (int)(threadIdx.x / 32) + kDecodeWarps - 1) / kDecodeWarps;
+        next_row_ = row_of(next_, work_ + gridDim.x, 0);
+        later_ = item_at(work_ + 2 * gridDim.x);
+    }
+    // To the next pair where this warp has a granule.
+    __device__ __forceinline__ void move() {
+        do {
+            work_ += gridDim.x;
+            item_ = next_;
+            row_ = next_row_;
+            next_ = later_;
+            open();
+        } while (n_ <= 0 && !done());
+    }
+
+    const AttentionParams& p_;
+    int n_units_, n_work_, work_, i_, n_, row_, next_row_;
+    DecodeItem item_, next_, later_;
+};
+
+template <typename T, int D, int Heads>
+__device__ __forceinline__ void decode_items(const AttentionParams& p, uint8_t* smem) {
+    constexpr int kStages = kDecodeStages<D>, kSteps = D / 16, kSideBytes = kGranule * kRowBytes<D>;
+    constexpr int kTiles = Heads / 8;
+    __shared__ DecodeMerge merge;
+    const AttentionWork& w = p.work;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int head_tiles = (p.group_size + Heads - 1) / Heads, n_units = p.n_kv_heads * head_tiles;
+    const int n_work = __ldcg(w.header) * n_units;  // staged long before the preceding kernel
+    pdl_launch_dependents();
+    if ((int)blockIdx.x >= n_work) {
+        if (blockIdx.x == 0 || p.follows_prefill) pdl_wait();
+        return;
+    }
+
+    const uint32_t ring = smem_ptr(smem) + warp * kStages * 2 * kSideBytes;
+    // Offsets that a lane gives to ldmatrix: keys as A, values^T as A (transposed on load).
+    const uint32_t key_at = ring + lane % 16 * kRowBytes<D> + lane / 16 * 16;
+    const uint32_t value_at =
+        ring + kSideBytes + (lane % 8 + lane / 16 * 8) * kRowBytes<D> + lane / 8 % 2 * 16;
+    DecodeCursor ahead(p, n_units, n_work);
+    bool waited = p.follows_prefill;
+    int load_slot = 0;
+    const auto load = [&] {
+        if (!ahead.done()) {
+            if (!waited && ahead.is_new()) {
+                pdl_wait();
+                waited = true;
+            }
+            const int64_t at = (int64_t)ahead.row() * D;
+            const uint32_t to = ring + load_slot * 2 * kSideBytes;
+            const T *k = static_cast<const T*>(p.k) + at, *v = static_cast<const T*>(p.v) + at;
+            const int n_valid = ahead.n_valid();
+            if (n_valid >= kGranule) {
+                load_rows<T, D, kGranule>(to, k);
+                load_rows<T, D, kGranule>(to + kSideBytes, v);
+            } else {
+                load_rows<T, D, kGranule>(to, k, n_valid);
+                load_rows<T, D, kGranule>(to + kSideBytes, v, n_valid);
+            }
+            ahead.advance();
+        }
+        copy_commit();
+        load_slot = load_slot + 1 == kStages ? 0 : load_slot + 1;
+    };
+
+    uint32_t q[kTiles][kSteps][2];  // B fragments: column = head
+    const auto load_query = [&](const DecodeItem& item, int work) {
+        const int unit = work % n_units, tile = unit % head_tiles;
+        const int head = unit / head_tiles * p.group_size + tile * Heads;
+        const T* query = static_cast<const T*>(p.q) + item.token * p.q_stride + (int64_t)head * D;
+#pragma unroll
+        for (int t = 0; t < kTiles; ++t) {
+            const int column = t * 8 + lane / 4;
+            const bool valid = tile * Heads + column < p.group_size;
+#pragma unroll
+            for (int i = 0; i < 2 * kSteps; ++i) {
+                const T* from = query + column * D + i * 8 + lane % 4 * 2;
+                q[t][i / 2][i % 2] = valid ? __ldcg(reinterpret_cast<const unsigned*>(from)) : 0;
+            }
+        }
+    };
+
+#pragma unroll
+    for (int i = 0; i < kStages - 1; ++i) load();
+    DecodeItem item = load_item(w, blockIdx.x / n_units);
+    if (!waited) pdl_wait();
+    waited = true;
+    load_query(item, blockIdx.x);
+
+    int slot = 0;
+    for (int work = blockIdx.x; work < n_work; work += gridDim.x) {
+        const DecodeItem next = load_item(w, min(work + (int)gridDim.x, n_work - 1) / n_units);
+        const int n_keys = item.end_key - item.first_key, n_granules = granules_of(item);
+        float out[kTiles][D / 16][4] = {};
+        float top[kTiles][2], sum[kTiles][2] = {};  // of two heads; sum: of this lane's keys
+#pragma unroll
+        for (int t = 0; t < kTiles; ++t) top[t][0] = top[t][1] = -INFINITY;
+        for (int i = warp; i < n_granules; i += kDecodeWarps) {
+            load();
+            copy_wait<kStages - 1>();
+            __syncwarp();
+            const uint32_t offset = slot * 2 * kSideBytes;
+            slot = slot + 1 == kStages ? 0 : slot + 1;
+            float s[kTiles][2][4] = {};  // two sums, so that products wait less for each other
+#pragma unroll
+            for (int k = 0; k < kSteps; ++k) {
+                uint32_t a[4];
+                ldmatrix4(a, key_at + offset + k * 32);
+#pragma unroll
+                for (int t = 0; t < kTiles; ++t) mma_k16<T>(s[t][k % 2], a, q[t][k][0], q[t][k][1]);
+            }
+            uint32_t b[kTiles][2];
+#pragma unroll
+            for (int t = 0; t < kTiles; ++t) {
+                float keep[2];
+#pragma unroll
+                for (int j = 0; j < 4; ++j) {
+                    s[t][0][j] += s[t][1][j];
+                    if (i * kGranule + lane / 4 + j / 2 * 8 >= n_keys) s[t][0][j] = -INFINITY;
+                }
+#pragma unroll
+                for (int c = 0; c < 2; ++c) {
+                    float& lo = s[t][0][c];
+                    float& hi = s[t][0][2 + c];
+                    const float now = fmaxf(top[t][c], column_max(fmaxf(lo, hi)) * p.scale);
+                    keep[c] = exp2_fast(top[t][c] - now);
+                    top[t][c] = now;
+                    lo = exp2_fast(fmaf(lo, p.scale, -now));
+                    hi = exp2_fast(fmaf(hi, p.scale, -now));
+                    sum[t][c] = fmaf(sum[t][c], keep[c], lo + hi);
+                }
+                b[t][0] = transpose8(pack2<T>(s[t][0][0], s[t][0][1]));
+                b[t][1] = transpose8(pack2<T>(s[t][0][2], s[t][0][3]));
+#pragma unroll
+                for (int d = 0; d < D / 16; ++d)
+#pragma unroll
+                    for (int j = 0; j < 4; ++j) out[t][d][j] *= keep[j % 2];
+            }
+#pragma unroll
+            for (int d = 0; d < D / 16; ++d) {
+                uint32_t a[4];
+                ldmatrix4_trans(a, value_at + offset + d * 32);
+#pragma unroll
+                for (int t = 0; t < kTiles; ++t) mma_k16<T>(out[t][d], a, b[t][0], b[t][1]);
+            }
+            __syncwarp();
+        }
+        const DecodeItem current = item;
+        item = next;
+        if (work + (int)gridDim.x < n_work) load_query(item, work + gridDim.x);
+        // The slot behind this warp's last granule is free: the next load goes there.
+        finish_item<T, D, Heads>(p, current, work % n_units, n_units, out, top, sum, smem,
+                                 (warp * kStages + load_slot) * 2 * kSideBytes, &merge);
+    }
+    copy_wait<0>();
+    if (p.follows_prefill) pdl_wait();  // who waits for this kernel waits for both
+}
+
+template <typename T, int D, int Heads>
+__global__ void __launch_bounds__(32 * kDecodeWarps, kDecodeMinCtas<D>)
+    decode_attention_kernel(const __grid_constant__ AttentionParams p) {
     extern __shared__ __align__(16) uint8_t smem[];
     if constexpr (kHasProducts<T>) {
-        decode_items<T, D>(p, smem);
+        decode_items<T, D, Heads>(p, smem);
     } else {
         __trap();  // find() refuses
     }

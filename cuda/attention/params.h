@@ -16,6 +16,8 @@ struct AttentionParams {
     int32_t block_size, n_heads, n_kv_heads, group_size;
     float scale;         // softmax_scale * log2(e)
     int32_t cache_rows;  // of all blocks and heads of the layer
+    // Decode: the preceding kernel is the prefill of the same call, which began after what both of them need.
+    bool follows_prefill;
     AttentionWork work;
 };
 

@@ -23,6 +23,18 @@ __device__ __forceinline__ float quad_sum(float x) {
     return x + __shfl_xor_sync(0xffffffff, x, 2);
 }
 
+// Maximum and sum over the eight lanes that hold one column of an accumulator.
+__device__ __forceinline__ float column_max(float x) {
+#pragma unroll
+    for (int i = 4; i < 32; i *= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffff, x, i));
+    return x;
+}
+__device__ __forceinline__ float column_sum(float x) {
+#pragma unroll
+    for (int i = 4; i < 32; i *= 2) x += __shfl_xor_sync(0xffffffff, x, i);
+    return x;
+}
+
 // Maximum and sum over a warp.
 __device__ __forceinline__ float warp_max(float x) {
 #pragma unroll

@@ -23,7 +23,20 @@ constexpr bool kHasProducts = kArch >= 80 || (kArch >= 75 && std::is_same<T, __h
 template <int D>
 constexpr int kRowBytes = row_bytes(D);
 
-// One warp loads Rows rows of D elements that lie one after the other; rows from n_valid on are zero.
+// One warp loads Rows rows of D elements that lie one after the other.
+template <typename T, int D, int Rows>
+__device__ __forceinline__ void load_rows(uint32_t dst, const T* src) {
+    constexpr int kPieces = D / 8;
+    static_assert(Rows * kPieces % 32 == 0, "whole rounds of lanes");
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int i = 0; i < Rows * kPieces / 32; ++i) {
+        const int c = lane + 32 * i;
+        copy16_async(dst + c / kPieces * kRowBytes<D> + c % kPieces * 16, src + c * 8, true);
+    }
+}
+
+// The same; rows from n_valid on are zero.
 template <typename T, int D, int Rows>
 __device__ __forceinline__ void load_rows(uint32_t dst, const T* src, int n_valid) {
     constexpr int kPieces = D / 8, kCopies = (Rows * kPieces + 31) / 32;

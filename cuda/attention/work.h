@@ -12,11 +12,20 @@
 
 namespace rvllm::cuda {
 
-constexpr int kWholeKeys = 768;  // sequences up to here are not cut: adding up costs more than it saves
-constexpr int kSplitKeys = 512;  // of one split, until there are kMaxSplits
+constexpr int kWholeKeys = 1024;  // sequences up to here are not cut: adding up costs more than it saves
+constexpr int kSplitKeys = 512;   // of one split, until there are kMaxSplits
 constexpr int kMaxSplits = 64;
-constexpr int kGranule = 16;    // keys that are loaded together: a divisor of the block size
-constexpr int kTileHeads = 16;  // heads of one decode tile
+constexpr int kGranule = 16;  // keys that are loaded together: a divisor of the block size
+
+// Heads of one decode tile: columns of mma.
+constexpr int kMaxTileHeads = 16;
+constexpr int tile_heads(int group_size) {
+    return group_size > 8 ? kMaxTileHeads : 8;
+}
+// Decode tiles of a split.
+constexpr int decode_tiles(int n_kv_heads, int group_size) {
+    return n_kv_heads * ((group_size + tile_heads(group_size) - 1) / tile_heads(group_size));
+}
 
 struct DecodeItem {
     int32_t seq, token;          // sequence, row of its query

@@ -21,6 +21,13 @@ __device__ __forceinline__ void ldmatrix4_trans(uint32_t (&r)[4], uint32_t addre
                  : "r"(address));
 }
 
+// An 8x8 matrix as an accumulator holds it (row, 2 columns), transposed.
+__device__ __forceinline__ uint32_t transpose8(uint32_t x) {
+    uint32_t y;
+    asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
+    return y;
+}
+
 // Stores four 8x8 matrices transposed: registers hold (row, 2 columns), memory gets columns as rows.
 __device__ __forceinline__ void stmatrix4_trans(uint32_t address, uint32_t r0, uint32_t r1, uint32_t r2,
                                                 uint32_t r3) {

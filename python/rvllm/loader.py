@@ -179,7 +179,8 @@ def _kernels(plan: Plan, native: NativePlan, device: Device, kv_cache_dtype: str
     names: Sequence[str | None] = native.kernels(device, kv_cache_dtype)
     gaps = dict.fromkeys(_describe(n, kv_cache_dtype) for n, k in zip(plan.ops, names, strict=True) if k is None)
     if gaps:
-        raise ConfigError(f"device {device.name} has no kernel for: {'; '.join(gaps)}")
+        why = "".join(f". {reason[0].upper()}{reason[1:]}" for reason in native.refusals(device, kv_cache_dtype))
+        raise ConfigError(f"device {device.name} has no kernel for: {'; '.join(gaps)}{why}")
     return [k for k in names if k is not None]
 
 
