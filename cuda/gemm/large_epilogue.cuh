@@ -2,8 +2,7 @@
 //
 // Pieces of 32 tokens by the 64 rows of a warpgroup are turned around in shared memory by stmatrix and
 // stored by the copy engine while the next pieces, or the next tile, are computed. A residual takes the
-// same way in the other direction. What the copy engine cannot do (f32, rows that are not aligned to 16
-// bytes) is stored from the registers.
+// same way in the other direction. Rows that are not aligned to 16 bytes are stored from the registers.
 #pragma once
 #include "device/bulk.cuh"
 #include "device/convert.cuh"
@@ -40,7 +39,10 @@ public:
         bias_[0] = p_.bias && f < n_features_ ? p_.bias[f] : 0.f;
         bias_[1] = p_.bias && second < p_.n && f < n_features_ ? p_.bias[second] : 0.f;
         end = min(end, (p_.m - token0 + kPieceTokens - 1) / kPieceTokens);
-        if (staged_) {
+        if (staged_ && p_.out == DType::f32) {
+            pairs_ ? staged_floats<Tokens, true>(acc, token0, first, end)
+                   : staged_floats<Tokens, false>(acc, token0, first, end);
+        } else if (staged_) {
             pairs_ ? staged<Tokens, true>(acc, token0, first, end)
                    : staged<Tokens, false>(acc, token0, first, end);
         } else if (p_.out == DType::f32) {
@@ -83,8 +85,6 @@ private:
     __device__ __forceinline__ void staged(const float (&acc)[Tokens / 2], int token0, int first, int end) {
         constexpr int kMatrices = Pairs ? 1 : 2;  // instructions of four 8 x 8 matrices per piece
         constexpr int kAhead = 4;                 // pieces whose residual is fetched at once
-        const int group = threadIdx.x / 128;
-        const bool elected = threadIdx.x % 128 == 0;
 #pragma unroll
         for (int q0 = 0; q0 < Tokens / kPieceTokens; q0 += kAhead) {
             uint4 residual[kAhead][kMatrices];
@@ -125,19 +125,57 @@ private:
                     stmatrix4_trans(address, u[0], u[1], u[2], u[3]);
                 }
                 if (++n_written_ < 2 && q + 1 < end) continue;
-                async_proxy_fence();
-                if (elected) bulk_wait_read();  // the other two pieces may be written again
-                asm volatile("bar.sync %0, 128;" ::"r"(2 + group) : "memory");
-                if (elected) {
+                hand_over([&] {
                     if (n_written_ == 2)
                         tensor_store(y_map_, feature_, t - kPieceTokens, piece - kPieceBytes);
                     tensor_store(y_map_, feature_, t, piece);
-                    bulk_commit();
-                }
-                turn_ ^= 1;
+                });
                 n_written_ = 0;
             }
         }
+    }
+
+    // A float32 piece takes the place of two: one per 32 features.
+    template <int Tokens, bool Pairs>
+    __device__ __forceinline__ void staged_floats(const float (&acc)[Tokens / 2], int token0, int first,
+                                                  int end) {
+        const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+#pragma unroll
+        for (int q = 0; q < Tokens / kPieceTokens; ++q) {
+            if (q < first || q >= end) continue;
+            const uint32_t piece = staging_ + turn_ * 2 * kPieceBytes;
+#pragma unroll
+            for (int i = 0; i < kPieceTokens / 8; ++i)
+#pragma unroll
+                for (int e = 0; e < (Pairs ? 2 : 4); ++e) {
+                    const int token = i * 8 + lane % 4 * 2 + e % 2;
+                    const int f = warp * (Pairs ? 8 : 16) + lane / 4 + e / 2 * 8;
+                    const uint32_t offset =
+                        f / 32 * kPieceBytes + token * 128 + (f % 32 / 4 ^ token % 8) * 16 + f % 4 * 4;
+                    asm volatile("st.shared.f32 [%0], %1;" ::"r"(piece + offset),
+                                 "f"(value<Pairs>(acc + (q * 4 + i) * 4, e))
+                                 : "memory");
+                }
+            hand_over([&] {
+                const int t = token0 + q * kPieceTokens;
+                tensor_store(y_map_, feature_, t, piece);
+                if (!Pairs) tensor_store(y_map_, feature_ + 32, t, piece + kPieceBytes);
+            });
+        }
+    }
+
+    // The warpgroup's pieces are complete: one thread has them stored, and the others may be written again.
+    template <typename Store>
+    __device__ __forceinline__ void hand_over(Store store) {
+        const bool elected = threadIdx.x % 128 == 0;
+        async_proxy_fence();
+        if (elected) bulk_wait_read();
+        asm volatile("bar.sync %0, 128;" ::"r"(2 + threadIdx.x / 128) : "memory");
+        if (elected) {
+            store();
+            bulk_commit();
+        }
+        turn_ ^= 1;
     }
 
     template <bool Pairs>

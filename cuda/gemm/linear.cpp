@@ -63,18 +63,21 @@ EncodeTiled encode_tiled() {
     return fn;
 }
 
-// Boxes of `columns` of `rows` rows of a 16-bit matrix [m, n], in shared memory swizzled over rows of
-// `columns`; zeros outside of the matrix.
+// Boxes of `columns` of `rows` rows of a matrix [m, n], in shared memory swizzled over rows of `columns`;
+// zeros outside of the matrix.
 cudaError_t map_matrix(CUtensorMap* map, const void* base, int64_t m, int64_t n, int64_t row_stride,
                        DType dtype, int rows, int columns) {
     const EncodeTiled encode = encode_tiled();
     if (!encode) return cudaErrorNotSupported;
-    const cuuint64_t size[2] = {(cuuint64_t)n, (cuuint64_t)m}, stride[1] = {(cuuint64_t)row_stride * 2};
+    const CUtensorMapDataType type = dtype == DType::f32   ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32
+                                     : dtype == DType::f16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
+                                                           : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
+    const cuuint64_t bytes = dtype_bytes(dtype);
+    const cuuint64_t size[2] = {(cuuint64_t)n, (cuuint64_t)m}, stride[1] = {(cuuint64_t)row_stride * bytes};
     const cuuint32_t box[2] = {(cuuint32_t)columns, (cuuint32_t)rows}, step[2] = {1, 1};
     const CUresult r =
-        encode(map, dtype == DType::f16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
-               2, const_cast<void*>(base), size, stride, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
-               columns == 64 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B,
+        encode(map, type, 2, const_cast<void*>(base), size, stride, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
+               columns * bytes == 128 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B,
                CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     return r == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
@@ -99,8 +102,9 @@ LargePlan plan_large(const LinearDesc& d, const LinearArgs& a, int n_features) {
     auto aligned = [](const void* base, int64_t stride) {
         return (uintptr_t)base % 16 == 0 && stride % 8 == 0;
     };
-    plan.staged = a.out == d.dtype && aligned(a.y, a.y_stride) &&
-                  (!a.residual || (aligned(a.residual, a.residual_stride) && n_features % 8 == 0));
+    const bool residual_fits =
+        a.out == d.dtype && aligned(a.residual, a.residual_stride) && n_features % 8 == 0;
+    plan.staged = aligned(a.y, a.y_stride) && (!a.residual || residual_fits);
     return plan;
 }
 
@@ -113,8 +117,8 @@ cudaError_t launch_large(const LinearDesc& d, const CUtensorMap& x_map, const Li
     CUtensorMap y_map = {};
     if (plan.staged) {
         constexpr int kPieceTokens = 32;
-        const cudaError_t e =
-            map_matrix(&y_map, a.y, a.m, n_features, a.y_stride, d.dtype, kPieceTokens, pairs ? 32 : 64);
+        const cudaError_t e = map_matrix(&y_map, a.y, a.m, n_features, a.y_stride, a.out, kPieceTokens,
+                                         pairs || a.out == DType::f32 ? 32 : 64);
         if (e != cudaSuccess) return e;
     }
     switch (d.tokens) {
