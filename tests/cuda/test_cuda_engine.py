@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -74,7 +76,7 @@ SETTINGS = {
     "one step at a time": {"pipeline_depth": 1},
     "small chunks": {"max_prefill_chunk": 33, "max_num_batched_tokens": 64, "max_num_seqs": 16},
     "preempted": {"num_blocks": 140, "max_num_seqs": 16},
-    "swapped": {"num_blocks": 140, "max_num_seqs": 16, "num_cpu_blocks": 300, "batch_invariant": True},
+    "swapped": {"num_blocks": 140, "max_num_seqs": 16, "num_cpu_blocks": 300},
     "no prefix cache": {"enable_prefix_caching": False},
 }
 
@@ -88,11 +90,28 @@ def test_greedy_tokens_follow_float32(checkpoint, settings):
         if "num_blocks" in settings:
             assert llm.engine.stats().preemptions > 0
         if "num_cpu_blocks" in settings:
-            assert tokens_of(llm.generate(prompts, greedy())) == together, "what came back is not what went"
+            together += tokens_of(llm.generate(prompts, greedy()))
             assert llm.engine.stats().blocks_swapped_in > 10
-    for prompt, tokens in zip(prompts, together, strict=True):
+    for prompt, tokens in zip(itertools.cycle(prompts), together, strict=False):
         assert len(tokens) == N_STEPS
         assert_follows(reference, prompt, tokens)
+
+
+def test_a_prompt_that_comes_back_goes_on_as_one_that_stayed(checkpoint):
+    """One prompt at a time, so that both engines run the same steps: keys and values are the same bits."""
+    model, _ = checkpoint
+    prompts = prompts_of([300, 280, 260, 290])
+
+    def again(**settings):
+        with engine(model, **settings) as llm:
+            for _ in range(2):
+                tokens = [tokens_of(llm.generate([p], greedy(64)))[0] for p in prompts]
+            return tokens, llm.engine.stats()
+
+    stayed, before = again()
+    came_back, after = again(num_blocks=30, num_cpu_blocks=300)
+    assert after.blocks_swapped_in > 60 and after.prefix_hits == before.prefix_hits
+    assert came_back == stayed
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 24, 25, 40, 41, 64, 65])
