@@ -68,7 +68,7 @@ Kernel find(Backend* b, const KernelKey* key) {
 void describe(Backend* b, const KernelKey* key, int32_t rows, char* text, size_t size) {
     if (size == 0) return;
     text[0] = 0;
-    if (key->op != Op::linear && key->op != Op::linear_silu_mul) return;
+    if (key->format != WeightFormat::dense || key->op == Op::embed) return;
     const Context& c = self(b).context;
     const LinearShape shape{rows, static_cast<int32_t>(key->n), static_cast<int32_t>(key->k), key->weight,
                             c.batch_invariant};

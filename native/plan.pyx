@@ -139,7 +139,7 @@ cdef class Device:
         key.kv = dtype_of(weight)
         key.attrs = attrs_of(attrs)
         if spec.weights and spec.weights[0] in ("table", "weight"):
-            dense = op in ("embed", "linear", "linear_silu_mul")
+            dense = op in ("embed", "linear", "linear_silu_mul", "linear_rope_kv_write")
             key.format = WeightFormat.dense if dense else WeightFormat.vector
             key.weight = dtype_of(weight) if dense else DType.f32
         kernel = self.ptr.find(self.ptr, &key)

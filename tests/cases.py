@@ -33,6 +33,7 @@ class Problem:
     expected_cache: tuple[Array, Array] | None = None  # after the op
     cache_tolerance: float | None = None  # relative; None: to the bit
     row_order: str = "plain"  # of the dense weight
+    scratch: list[tuple[int, int]] = field(default_factory=list)  # shapes of outputs whose contents mean nothing
     flops: float = 0
     bytes: float = 0  # operands read and written once
 
@@ -390,6 +391,48 @@ def random_paged(
     return (cache[0], cache[1]), step
 
 
+def case_linear_rope_kv_write(
+    t: int, n_heads: int, n_kv_heads: int, head_dim: int, rotary_dim: int, k: int, dtype: str, bias: bool
+) -> None:
+    """Weights, and the cache, are of type `dtype`."""
+
+    def make(rng: Rng) -> Problem:
+        n = (n_heads + 2 * n_kv_heads) * head_dim
+        x, w = normal(rng, t, k), narrow(normal(rng, n, k) / np.float32(k**0.5), dtype)
+        b = normal(rng, n) if bias else None
+        wide_x, wide_w = x.astype(np.float64), widen(w).astype(np.float64)
+        qkv = wide_x @ wide_w.T + (0 if b is None else b)
+        q, keys, values = np.split(qkv, [n_heads * head_dim, (n_heads + n_kv_heads) * head_dim], axis=1)
+        table, slots = random_table(rng, t, rotary_dim), random_slots(rng, t, (t // 16 + 2) * 16)
+        cache = empty_cache(2, t // 16 + 2, n_kv_heads, 16, head_dim, dtype)
+        shape, before = (t, n_kv_heads, head_dim), widen(cache).astype(np.float64)
+        error = 6 * (EPS[dtype] + k**0.5 * F32_EPS) * np.sqrt((wide_x**2) @ (wide_w.T**2)).max()
+        attrs = {
+            "layer": 1,
+            "n_heads": n_heads,
+            "n_kv_heads": n_kv_heads,
+            "head_dim": head_dim,
+            "rotary_dim": rotary_dim,
+        }
+        return Problem(
+            [x, table, slots],
+            [rope(q, table, head_dim)],
+            [1.5 * error + 16 * F32_EPS * (1 + abs(q).max())],
+            [w, b],
+            attrs,
+            cache=(cache, cache.copy()),
+            expected_cache=(
+                write_cache(before, rope(keys, table, head_dim).reshape(shape), 1, slots),
+                write_cache(before, values.reshape(shape), 1, slots),
+            ),
+            cache_tolerance=EPS[dtype] + 16 * F32_EPS + 1.5 * error,
+            scratch=[(t, n)],
+        )
+
+    label = f"{t}x{n_heads}/{n_kv_heads}x{head_dim}({rotary_dim})x{k} {dtype}{' bias' if bias else ''}"
+    add_case("linear_rope_kv_write", label, make)
+
+
 def case_attention(
     label: str,
     lengths: list[int],
@@ -529,6 +572,10 @@ for DTYPE in ("f32", "f16", "bf16"):
     case_rope_kv_write(1, 4, 2, 64, 64, False, DTYPE)
     case_rope_kv_write(23, 6, 3, 40, 16, True, DTYPE)
     case_rope_kv_write(100, 14, 2, 64, 64, True, DTYPE)
+    case_linear_rope_kv_write(1, 2, 1, 64, 64, 512, DTYPE, True)
+    case_linear_rope_kv_write(21, 6, 2, 128, 128, 512, DTYPE, False)
+    case_linear_rope_kv_write(5, 3, 3, 40, 16, 64, DTYPE, True)
+    case_linear_rope_kv_write(70, 4, 2, 32, 32, 520, DTYPE, True)
     case_attention("mixed", [1, 70, 33, 200, 130], [1, 70, 1, 20, 1], 8, 2, 64, DTYPE)
 for DTYPE in ("f32", "bf16"):
     for HQ, HKV, D in ((14, 2, 64), (28, 4, 128)):

@@ -25,14 +25,14 @@ class Run:
 
     def __init__(self, cpu: opcall.Cpu, op: str, p: Problem, gap: int = 0) -> None:
         inputs = [view_of(a, gap) if gap and a is not None and a.ndim == 2 else a for a in p.inputs]
-        outputs = [Output(e.shape, gap) for e in p.expected]
+        outputs = [Output(shape, gap) for shape in [*(e.shape for e in p.expected), *p.scratch]]
         weights = p.packed_weights(cpu)
         self.cache = None if p.cache is None else opcall.KvCache(p.cache[0].copy(), p.cache[1].copy())
         step = opcall.Step(**p.step) if p.step else None
         self.kernel = cpu.run(op, inputs, weights, [o.array for o in outputs], p.attrs, step, self.cache)
         for o in outputs:
             o.check_guards()
-        self.outputs = [np.ascontiguousarray(o.array) for o in outputs]
+        self.outputs = [np.ascontiguousarray(o.array) for o in outputs[: len(p.expected)]]
 
     def bits(self) -> list[bytes]:
         arrays = self.outputs + ([] if self.cache is None else [self.cache.k, self.cache.v])
@@ -125,6 +125,18 @@ def test_linear_silu_mul_is_its_composition(cpu: opcall.Cpu) -> None:
         cpu.run("silu", [gate], [], [gate])
         cpu.run("mul", [gate, up], [], [gate])
         assert [gate.tobytes()] == Run(cpu, case.op, p).bits(), case
+
+
+@pytest.mark.parametrize("case", [c for c in CHECKED if c.op == "linear_rope_kv_write"], ids=str)
+def test_linear_rope_kv_write_is_its_composition(cpu: opcall.Cpu, case: Case) -> None:
+    p = case.problem()
+    x, table, slots = p.inputs
+    qkv, y = (np.empty((len(x), n), np.float32) for n in (len(p.weights[0]), p.expected[0].shape[1]))
+    cpu.run("linear", [x], p.packed_weights(cpu), [qkv])
+    q, k, v = np.split(qkv, [y.shape[1], (y.shape[1] + qkv.shape[1]) // 2], axis=1)
+    cache = opcall.KvCache(p.cache[0].copy(), p.cache[1].copy())
+    cpu.run("rope_kv_write", [q, k, v, table, slots], [], [y], p.attrs, None, cache)
+    assert [y.tobytes(), cache.k.tobytes(), cache.v.tobytes()] == Run(cpu, case.op, p).bits()
 
 
 @pytest.mark.parametrize("case", [c for c in CHECKED if c.op == "rope_kv_write"], ids=str)

@@ -178,7 +178,7 @@ def test_missing_kernels_are_all_listed(tmp_path, monkeypatch):
     with pytest.raises(ConfigError) as e:
         loader.plan_text(EngineConfig(model=model))
     text = str(e.value)
-    assert text.startswith("device cpu has no kernel for: linear (f32 [64], dense f32 [128, 64]); attention (f32 [64],")
+    assert text.startswith("device cpu has no kernel for: attention (f32 [64], cache f32, n_kv_heads 2, head_dim 16,")
     assert "linear (f32 [96], dense f32 [64, 96])" in text
     assert text.count("attention (") == 1
     assert text.endswith(". Attention needs more than there is")

@@ -30,6 +30,11 @@ __device__ __forceinline__ void bulk_load(uint32_t dst, const void* src, uint32_
         : "memory");
 }
 
+// Fetches a tensor map for the loads that follow.
+__device__ __forceinline__ void prefetch_map(const CUtensorMap* map) {
+    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
 // The box of a 2-D tensor map whose first element is (x, y); x is the contiguous dimension.
 __device__ __forceinline__ void tensor_load(uint32_t dst, const CUtensorMap* map, int x, int y,
                                             uint32_t bar) {

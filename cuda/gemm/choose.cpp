@@ -30,7 +30,8 @@ LinearDesc choose_few_tokens(const Device& device, const LinearShape& s, LinearD
     const int64_t blocks = row_blocks(s.n), chunks = k_chunks(s.k);
     d.slice = kSliceTokens;
     d.tokens = (int16_t)decode_tokens(s.m);
-    d.n_stages = (int16_t)stages_for(d.tokens, 8);
+    d.trigger = 16;
+    d.n_stages = (int16_t)stages_for(d.tokens, 12);
     d.split = (int16_t)std::clamp<int64_t>(std::min(device.n_sms / blocks, chunks / 4), 1, 8);
     if (d.split > 1) {
         d.kernel = LinearKernel::split;
@@ -99,6 +100,10 @@ LinearDesc choose_linear(const Device& device, const LinearShape& s) {
     d.tokens = 64;
     d.slice = s.m;
     return d;
+}
+
+bool can_rope(const LinearDesc& desc, int head_dim) {
+    return desc.kernel == LinearKernel::split && head_dim % 8 == 0 && kBlockRows % head_dim == 0;
 }
 
 const char* kernel_name(LinearKernel kernel) {

@@ -46,6 +46,9 @@ constexpr int kSliceTokens = 256;
 
 LinearDesc choose_linear(const Device& device, const LinearShape& shape);
 
+// Whether that kernel can end in Act::rope.
+bool can_rope(const LinearDesc& desc, int head_dim);
+
 // As `rvllm plan` prints it.
 const char* kernel_name(LinearKernel kernel);
 void describe_linear(const LinearDesc& desc, char* text, size_t size);

@@ -15,15 +15,38 @@ __device__ __forceinline__ float4 operator+(float4 a, float4 b) {
     return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
 }
 
-// Units per token and block of 128 stored rows: 32, or 16 after silu_mul.
+// Units per token and block of 128 stored rows: 32, or 16 of two times four rows.
 __device__ __forceinline__ int epilogue_units(Act act) {
-    return act == Act::silu_mul ? 16 : 32;
+    return act == Act::none ? 32 : 16;
 }
 
-// First of the four stored rows of a unit, within its block; after silu_mul these are gates, and
+// First of the four stored rows of a unit, within its block; with silu_mul these are gates, and
 // their up projections are 8 rows further.
 __device__ __forceinline__ int unit_row(Act act, int unit) {
     return act == Act::silu_mul ? unit / 2 * 16 + unit % 2 * 4 : unit * 4;
+}
+
+// The same with Act::rope, whose other four rows are half a head further.
+__device__ __forceinline__ int rope_row(int head_dim, int unit) {
+    const int per_head = head_dim / 8;
+    return unit / per_head * head_dim + unit % per_head * 4;
+}
+
+__device__ __forceinline__ float4 load_bias(const float* bias, int first, int end) {
+    float b[4] = {};
+    if (bias) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+            if (first + i < end) b[i] = bias[first + i];
+    }
+    return make_float4(b[0], b[1], b[2], b[3]);
+}
+
+// Asks for the biases of a block, which nobody has read since the last step.
+__device__ __forceinline__ void prefetch_bias(const LinearParams& p, int block) {
+    const int row = block * kBlockRows + threadIdx.x * 32;
+    if (p.bias && threadIdx.x < kBlockRows / 32 && row < p.n)
+        asm volatile("prefetch.global.L2 [%0];" ::"l"(p.bias + row));
 }
 
 // Finishes one unit of a block for any number of tokens.
@@ -34,8 +57,8 @@ public:
         const bool pairs = p.act == Act::silu_mul;
         feature_ = block * (pairs ? kBlockRows / 2 : kBlockRows) + unit * 4;
         n_features_ = pairs ? p.n / 2 : p.n;
-        bias_ = load_bias(0);
-        if (pairs) up_bias_ = load_bias(n_features_);
+        bias_ = load_bias(p.bias, feature_, n_features_);
+        if (pairs) up_bias_ = load_bias(p.bias, n_features_ + feature_, p.n);
     }
 
     // `up_sums` matter after silu_mul only.
@@ -53,16 +76,6 @@ public:
     }
 
 private:
-    __device__ __forceinline__ float4 load_bias(int first) const {
-        float b[4] = {};
-        if (p_.bias) {
-#pragma unroll
-            for (int i = 0; i < 4; ++i)
-                if (feature_ + i < n_features_) b[i] = p_.bias[first + feature_ + i];
-        }
-        return make_float4(b[0], b[1], b[2], b[3]);
-    }
-
     template <typename Out>
     __device__ __forceinline__ void store(int token, float4 v) const {
         Out* y = static_cast<Out*>(p_.y) + token * p_.y_stride + feature_;
@@ -82,6 +95,53 @@ private:
     const LinearParams& p_;
     int feature_, n_features_;
     float4 bias_, up_bias_ = {};
+};
+
+// The same for Act::rope.
+template <typename T>
+class RopeEpilogue {
+public:
+    __device__ __forceinline__ RopeEpilogue(const LinearParams& p, int block, int unit) : p_(p) {
+        const int feature = block * kBlockRows + rope_row(p.rope.head_dim, unit);
+        head_ = feature / p.rope.head_dim;
+        at_ = feature % p.rope.head_dim;
+        bias_ = load_bias(p.bias, feature, p.n);
+        far_bias_ = load_bias(p.bias, feature + p.rope.head_dim / 2, p.n);
+    }
+
+    __device__ __forceinline__ void finish(int token, float4 near, float4 far) const {
+        const RopeTarget& r = p_.rope;
+        const int half = r.head_dim / 2, kv_head = head_ - r.n_heads;
+        if (kv_head >= 2 * r.n_kv_heads) return;  // rows that pad the last block
+        float4 a = near + bias_, b = far + far_bias_;
+        if (kv_head < r.n_kv_heads) {
+            const float* angles = r.table + token * r.table_stride + at_;
+            const float4 c = *reinterpret_cast<const float4*>(angles);
+            const float4 s = *reinterpret_cast<const float4*>(angles + half), x = a;
+            a = make_float4(a.x * c.x - b.x * s.x, a.y * c.y - b.y * s.y, a.z * c.z - b.z * s.z,
+                            a.w * c.w - b.w * s.w);
+            b = make_float4(b.x * c.x + x.x * s.x, b.y * c.y + x.y * s.y, b.z * c.z + x.z * s.z,
+                            b.w * c.w + x.w * s.w);
+        }
+        T* to;
+        if (kv_head < 0) {
+            to = static_cast<T*>(p_.y) + token * p_.y_stride + head_ * r.head_dim;
+        } else {
+            const int slot = r.slots[token];
+            if (slot < 0) return;
+            const bool is_key = kv_head < r.n_kv_heads;
+            const int h = is_key ? kv_head : kv_head - r.n_kv_heads;
+            to = static_cast<T*>(is_key ? r.k : r.v) + slot / r.block_size * r.block_elements +
+                 ((int64_t)h * r.block_size + slot % r.block_size) * r.head_dim;
+        }
+        store4<T>(to + at_, a);
+        store4<T>(to + at_ + half, b);
+    }
+
+private:
+    const LinearParams& p_;
+    int head_, at_;  // of q, k and v; first element
+    float4 bias_, far_bias_;
 };
 
 }  // namespace rvllm::cuda

@@ -37,6 +37,7 @@ LinearParams params_of(const LinearDesc& desc, const LinearArgs& a, void* worksp
     p.trigger = desc.trigger;
     p.n_stages = desc.n_stages;
     p.act = a.act;
+    p.rope = a.rope;
     p.out = a.out;
     auto aligned = [](const void* base, int64_t stride, size_t bytes) {
         return (uintptr_t)base % (4 * bytes) == 0 && stride % 4 == 0;
@@ -179,6 +180,7 @@ size_t linear_workspace_bytes(const Device& device) {
 cudaError_t launch_linear(const LinearDesc& desc, const LinearArgs& args, void* workspace,
                           cudaStream_t stream, bool pdl) {
     if (args.act == Act::silu_mul && args.n % 16) return cudaErrorInvalidValue;
+    if (args.act == Act::rope && !can_rope(desc, args.rope.head_dim)) return cudaErrorInvalidValue;
     if (args.k % 8 || args.x_stride % 8 || (uintptr_t)args.x % 16) return cudaErrorInvalidValue;
     for (int32_t first = 0; first < args.m; first += desc.slice) {
         LinearArgs slice = args;
@@ -187,6 +189,8 @@ cudaError_t launch_linear(const LinearDesc& desc, const LinearArgs& args, void* 
         if (args.residual)
             slice.residual = static_cast<const char*>(args.residual) + first * args.residual_stride * 2;
         slice.y = static_cast<char*>(args.y) + first * args.y_stride * (int64_t)dtype_bytes(args.out);
+        slice.rope.table += first * args.rope.table_stride;
+        slice.rope.slots += first;
         const cudaError_t e = launch_slice(desc, slice, workspace, stream, pdl);
         if (e != cudaSuccess) return e;
     }

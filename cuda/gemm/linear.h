@@ -26,6 +26,7 @@ struct LinearArgs {
     int32_t m = 0, n = 0, k = 0;
     Act act = Act::none;      // silu_mul needs n % 16 == 0 and weights in RowOrder::gate_up
     DType out = DType::bf16;  // type of y: the weight's, or f32
+    RopeTarget rope = {};     // of Act::rope: needs can_rope(), no residual and y of the weight's type
 };
 
 // Bytes that launches on one stream share, for any shape; zero them once.

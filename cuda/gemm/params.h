@@ -6,10 +6,22 @@
 
 namespace rvllm::cuda {
 
-// Applied to the products in float32, in this order: bias, silu_mul, residual, rounding.
+// Applied to the products in float32, in this order: bias, silu_mul or rope, residual, rounding.
 enum class Act : uint8_t {
     none,
+    rope,      // heads of q, k and v, see RopeTarget; linear_split_kernel only
     silu_mul,  // y[., i] = silu(gate[i]) * up[i]: weights in RowOrder::gate_up, y has N / 2 columns
+};
+
+// Act::rope: rows are the heads of q, then of k, then of v. Heads of q and k are turned (rotate-half); q goes
+// to y, k and v to one layer of the paged cache (KvCacheView), where the token's slot is not negative.
+struct RopeTarget {
+    const float* table;    // [M, head_dim]: cosines, then sines
+    const int32_t* slots;  // [M]
+    void *k, *v;           // the layer's blocks
+    int64_t table_stride;  // elements
+    int64_t block_elements;
+    int32_t block_size, head_dim, n_heads, n_kv_heads;
 };
 
 struct LinearParams {
@@ -27,6 +39,7 @@ struct LinearParams {
     int32_t trigger;   // tiles before the last at which the next kernel may start; < 0: at exit
     int32_t n_stages;  // ring of tiles in shared memory
     Act act;
+    RopeTarget rope;
     DType out;    // type of y: the activation type, or f32
     bool vector;  // rows of y and residual may be written four elements at a time
 };

@@ -87,6 +87,7 @@ __global__ void __launch_bounds__(kSplitThreads)
                     tensor_load(dst, &x_map, (c0 + i) * kChunk, part_token, bar);
                 }
             };
+            prefetch_map(&x_map);
             pdl_wait();
             for (int i = 0; i < ahead; ++i) load_tokens(i, i);
             RingPosition at;
@@ -102,6 +103,7 @@ __global__ void __launch_bounds__(kSplitThreads)
             }
         }
     } else {
+        prefetch_bias(p, block);
         using Math = TileMath<T, Tokens>;
         Math math(weights, tokens);
         math.clear();
@@ -142,20 +144,28 @@ __global__ void __launch_bounds__(kSplitThreads)
             for (int s = 1; s < kMaxSplit; ++s) v[0] = v[0] + v[s];
             return v[0];
         };
+        const int apart = p.act == Act::rope ? p.rope.head_dim / 2 : 8;  // the two fours of rows of a unit
         // Several units at a time, to have more reads of other CTAs in flight.
         constexpr int kAtOnce = Tokens >= 64 ? 2 : 1;
         for (int i0 = first + threadIdx.x; i0 < end; i0 += 256 * kAtOnce) {
             float4 v[kAtOnce], up[kAtOnce];
 #pragma unroll
             for (int u = 0; u < kAtOnce; ++u) {
-                const int i = min(i0 + u * 256, end - 1), row = unit_row(p.act, i % units);
+                const int i = min(i0 + u * 256, end - 1);
+                const int row =
+                    p.act == Act::rope ? rope_row(p.rope.head_dim, i % units) : unit_row(p.act, i % units);
                 v[u] = sum(i / units, row);
-                if (p.act == Act::silu_mul) up[u] = sum(i / units, row + 8);
+                if (p.act != Act::none) up[u] = sum(i / units, row + apart);
             }
 #pragma unroll
             for (int u = 0; u < kAtOnce; ++u) {
-                const int i = i0 + u * 256;
-                if (i < end) UnitEpilogue<T>(p, block, i % units).finish(token0 + i / units, v[u], up[u]);
+                const int i = i0 + u * 256, unit = i % units, token = token0 + i / units;
+                if (i >= end) break;
+                if (p.act == Act::rope) {
+                    RopeEpilogue<T>(p, block, unit).finish(token, v[u], up[u]);
+                } else {
+                    UnitEpilogue<T>(p, block, unit).finish(token, v[u], up[u]);
+                }
             }
         }
     }

@@ -4,7 +4,7 @@
 // a part of the tokens for all. Whole rounds of tiles come first in an order that reuses L2;
 // the rest, one to two tiles per cluster, is cut evenly along K (stream-K). A tile cut in two is
 // begun by the cluster that does it before all else, which leaves its sums in the workspace, and
-// finished by the next cluster, which does it after all else: nobody waits in practice. The cuts
+// finished by the next cluster, which goes on from them after all else: nobody waits in practice. The cuts
 // depend on N, K, the number of token tiles and the chip only. Warp roles are those of split.cuh.
 #pragma once
 #include "device/bulk.cuh"
@@ -30,7 +30,7 @@ inline int wide_smem_bytes(int tokens, int n_stages) {
 struct WideSegment {
     int tile, begin, end;
     bool publish;  // leaves its sums to the next cluster
-    bool collect;  // adds the sums of the previous cluster
+    bool collect;  // goes on from the sums of the previous cluster
 };
 
 // The segments of one cluster, in order.
@@ -181,6 +181,7 @@ __global__ void __launch_bounds__(kWideThreads, 1)
             WideCursor cursor(schedule, p, n_groups, n_token_tiles, Tokens), behind = cursor;
             for (int i = 0; i < ahead; ++i, cursor.advance()) load_weights(i, cursor);
             if (p.trigger >= total - ahead) pdl_launch_dependents();
+            prefetch_map(&x_map);
             pdl_wait();
             for (int i = 0; i < ahead; ++i, behind.advance()) load_tokens(i, behind);
             RingPosition at;
@@ -204,22 +205,8 @@ __global__ void __launch_bounds__(kWideThreads, 1)
             if (lane < n_ranks) mbarrier_arrive_cluster(emptied + slot * 8);
         };
         while (walk.next(segment)) {
-            math.clear();
-            math.run(segment.end - segment.begin, smem_ptr(full), n_stages, at, release);
             auto& acc = math.acc;
-
-            if (segment.publish) {
-#pragma unroll
-                for (int i = 0; i < Tokens / 8; ++i) {
-                    const float* v = &acc[i / (Math::kN / 8)][i % (Math::kN / 8) * 4];
-                    __stcg(mine + i * 256, make_float4(v[0], v[1], v[2], v[3]));
-                }
-                __threadfence();
-                asm volatile("bar.sync 1, 256;" ::: "memory");
-                if (threadIdx.x == 0)
-                    asm volatile("st.release.gpu.global.s32 [%0], 1;" ::"l"(p.flags + blockIdx.x) : "memory");
-                continue;
-            }
+            math.clear();
             if (segment.collect) {
                 if (threadIdx.x == 0) {
                     int* flag = p.flags + blockIdx.x - n_ranks;
@@ -238,11 +225,25 @@ __global__ void __launch_bounds__(kWideThreads, 1)
                 for (int i = 0; i < Tokens / 8; ++i) {
                     const float4 u = __ldcg(theirs + i * 256);
                     float* v = &acc[i / (Math::kN / 8)][i % (Math::kN / 8) * 4];
-                    v[0] = u.x + v[0];
-                    v[1] = u.y + v[1];
-                    v[2] = u.z + v[2];
-                    v[3] = u.w + v[3];
+                    v[0] = u.x;
+                    v[1] = u.y;
+                    v[2] = u.z;
+                    v[3] = u.w;
                 }
+            }
+            math.run(segment.end - segment.begin, smem_ptr(full), n_stages, at, release);
+
+            if (segment.publish) {
+#pragma unroll
+                for (int i = 0; i < Tokens / 8; ++i) {
+                    const float* v = &acc[i / (Math::kN / 8)][i % (Math::kN / 8) * 4];
+                    __stcg(mine + i * 256, make_float4(v[0], v[1], v[2], v[3]));
+                }
+                __threadfence();
+                asm volatile("bar.sync 1, 256;" ::: "memory");
+                if (threadIdx.x == 0)
+                    asm volatile("st.release.gpu.global.s32 [%0], 1;" ::"l"(p.flags + blockIdx.x) : "memory");
+                continue;
             }
             pdl_wait();
             const WideTile tile = wide_tile(segment.tile, n_groups, n_token_tiles, Tokens);

@@ -1,16 +1,30 @@
 // linear, linear_silu_mul: y = act(x @ weight^T + bias) through gemm/linear.h, whose choice of a kernel
 // depends on the rows of the step.
-#include "gemm/linear.h"
+#include "ops/linear.h"
 
-#include "context.h"
 #include "kernels.h"
 
 namespace rvllm::cuda {
 namespace {
 
-template <Act act>
-void run(const OpCall& call, const RunContext& ctx) {
-    Context& c = context_of(ctx);
+void run(const OpCall& call, const RunContext& ctx, Act act) {
+    LinearArgs args = linear_args(call, ctx);
+    args.act = act;
+    if (args.m > 0) run_linear(linear_desc(args, call, ctx), args, call, ctx);
+}
+
+void run_linear_silu_mul(const OpCall& call, const RunContext& ctx) {
+    run(call, ctx, Act::silu_mul);
+}
+
+bool fits(const KernelKey& key) {
+    return is_half(key.in) && key.weight == key.in && key.format == WeightFormat::dense &&
+           (key.out == key.in || key.out == DType::f32) && key.k % 8 == 0;
+}
+
+}  // namespace
+
+LinearArgs linear_args(const OpCall& call, const RunContext& ctx) {
     const Weight& w = *call.weight[0];
     const Operand &x = call.in[0], &y = call.out[0];
     LinearArgs args;
@@ -23,26 +37,30 @@ void run(const OpCall& call, const RunContext& ctx) {
     args.m = static_cast<int32_t>(rows_of(y, *ctx.step));
     args.n = static_cast<int32_t>(w.n);
     args.k = static_cast<int32_t>(w.k);
-    args.act = act;
     args.out = y.dtype;
-    if (args.m == 0) return;
-    const LinearDesc desc = choose_linear(c.device, {args.m, args.n, args.k, w.dtype, c.batch_invariant});
+    return args;
+}
+
+LinearDesc linear_desc(const LinearArgs& args, const OpCall& call, const RunContext& ctx) {
+    const Context& c = context_of(ctx);
+    return choose_linear(c.device, {args.m, args.n, args.k, call.weight[0]->dtype, c.batch_invariant});
+}
+
+void run_linear(const LinearDesc& desc, const LinearArgs& args, const OpCall& call, const RunContext& ctx) {
+    Context& c = context_of(ctx);
     note_error(c, call, launch_linear(desc, args, c.linear_workspace, c.stream, c.pdl));
 }
 
-bool fits(const KernelKey& key) {
-    return is_half(key.in) && key.weight == key.in && key.format == WeightFormat::dense &&
-           (key.out == key.in || key.out == DType::f32) && key.k % 8 == 0;
+void run_linear(const OpCall& call, const RunContext& ctx) {
+    run(call, ctx, Act::none);
 }
 
-}  // namespace
-
 Kernel find_linear(const KernelKey& key) {
-    return fits(key) ? Kernel{run<Act::none>, "linear"} : Kernel{};
+    return fits(key) ? Kernel{run_linear, "linear"} : Kernel{};
 }
 
 Kernel find_linear_silu_mul(const KernelKey& key) {
-    return fits(key) && key.n % 16 == 0 ? Kernel{run<Act::silu_mul>, "linear_silu_mul"} : Kernel{};
+    return fits(key) && key.n % 16 == 0 ? Kernel{run_linear_silu_mul, "linear_silu_mul"} : Kernel{};
 }
 
 }  // namespace rvllm::cuda

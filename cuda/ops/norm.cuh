@@ -1,5 +1,6 @@
-// RMSNorm of whole rows (1910.07467), with or without the residual addition before it: a block per row,
-// two passes over it; the second reads what the first left in the cache.
+// RMSNorm of whole rows (1910.07467), with or without the residual addition before it: a block per row. The
+// first pieces of each thread stay in registers, later ones are read again; weights are read before the row
+// is there.
 #pragma once
 #include "ops/launch.cuh"
 
@@ -22,31 +23,51 @@ __device__ __forceinline__ float block_sum(float x) {
 template <typename T, int N, bool Residual>
 __global__ void norm_kernel(Rows<const T> x, Rows<const T> residual, const float* __restrict__ weight,
                             Rows<T> y, Rows<T> sum, int cols, float eps) {
+    constexpr int kHeld = 2;
+    Vec<T, N> held[kHeld];
+    Vec<float, N> weights[kHeld];
+    const int step = blockDim.x * N, first = threadIdx.x * N;
     pdl_launch_dependents();
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i)
+        if (first + i * step < cols) weights[i] = load_vec<float, N>(weight + first + i * step);
     pdl_wait();
-    const T* from = x.row(blockIdx.x);
-    float squares = 0;
-    for (int c = threadIdx.x * N; c < cols; c += blockDim.x * N) {
-        Vec<T, N> v = load_vec<T, N>(from + c);
+    const auto piece = [&](int c) {
+        Vec<T, N> v = load_vec<T, N>(x.row(blockIdx.x) + c);
         if constexpr (Residual) {
             const Vec<T, N> r = load_vec<T, N>(residual.row(blockIdx.x) + c);
 #pragma unroll
-            for (int i = 0; i < N; ++i) v.v[i] = from_float<T>(to_float(v.v[i]) + to_float(r.v[i]));
+            for (int j = 0; j < N; ++j) v.v[j] = from_float<T>(to_float(v.v[j]) + to_float(r.v[j]));
             store_vec<T, N>(sum.row(blockIdx.x) + c, v);
         }
+        return v;
+    };
+    float squares = 0;
+    const auto add = [&](const Vec<T, N>& v) {
 #pragma unroll
-        for (int i = 0; i < N; ++i) squares += to_float(v.v[i]) * to_float(v.v[i]);
+        for (int j = 0; j < N; ++j) squares += to_float(v.v[j]) * to_float(v.v[j]);
+    };
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i) {
+        if (first + i * step < cols) {
+            held[i] = piece(first + i * step);
+            add(held[i]);
+        }
     }
-    if constexpr (Residual) from = sum.row(blockIdx.x);
+    for (int c = first + kHeld * step; c < cols; c += step) add(piece(c));
     const float scale = 1.0f / sqrtf(block_sum(squares) / cols + eps);
-    for (int c = threadIdx.x * N; c < cols; c += blockDim.x * N) {
-        const Vec<T, N> v = load_vec<T, N>(from + c);
-        const Vec<float, N> w = load_vec<float, N>(weight + c);
+    const auto finish = [&](int c, const Vec<T, N>& v, const Vec<float, N>& w) {
         Vec<T, N> out;
 #pragma unroll
-        for (int i = 0; i < N; ++i) out.v[i] = from_float<T>(to_float(v.v[i]) * scale * w.v[i]);
+        for (int j = 0; j < N; ++j) out.v[j] = from_float<T>(to_float(v.v[j]) * scale * w.v[j]);
         store_vec<T, N>(y.row(blockIdx.x) + c, out);
-    }
+    };
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i)
+        if (first + i * step < cols) finish(first + i * step, held[i], weights[i]);
+    const T* again = Residual ? sum.row(blockIdx.x) : x.row(blockIdx.x);
+    for (int c = first + kHeld * step; c < cols; c += step)
+        finish(c, load_vec<T, N>(again + c), load_vec<float, N>(weight + c));
 }
 
 template <bool Residual>

@@ -1,6 +1,7 @@
 // rope_kv_write: q = rope(norm?(q)), and rope(norm?(k)) and v into the paged cache; a warp per token and
 // head of q, k or v. Rounds once, where its composition rounds after the norm as well.
 #include "ops/heads.cuh"
+#include "ops/linear.h"
 
 namespace rvllm::cuda {
 namespace {
@@ -43,7 +44,9 @@ const float* vector_of(const Weight* w) {
     return w ? static_cast<const float*>(w->data) : nullptr;
 }
 
-void run(const OpCall& call, const RunContext& ctx) {
+}  // namespace
+
+void run_rope_kv_write(const OpCall& call, const RunContext& ctx) {
     const KvCacheView& kv = ctx.kv[call.attrs.group];
     const Operand& q = call.in[0];
     const int n_heads = q.cols / call.attrs.head_dim;
@@ -66,13 +69,11 @@ void run(const OpCall& call, const RunContext& ctx) {
     });
 }
 
-}  // namespace
-
 Kernel find_rope_kv_write(const KernelKey& key) {
     const Attrs& a = key.attrs;
     const bool ok = same_half(key) && key.kv == key.in && a.rotary_dim % 2 == 0 &&
                     a.rotary_dim <= a.head_dim && a.head_dim > 0;
-    return ok ? Kernel{run, "rope_kv_write"} : Kernel{};
+    return ok ? Kernel{run_rope_kv_write, "rope_kv_write"} : Kernel{};
 }
 
 }  // namespace rvllm::cuda

@@ -104,7 +104,7 @@ size_t workspace_bytes(Backend* b, const OpCall* calls, int32_t n_calls, const K
     for (int32_t i = 0; i < n_calls; ++i) {
         const OpCall& c = calls[i];
         size_t bytes = 0;
-        if (c.op == Op::linear || c.op == Op::linear_silu_mul) {
+        if (c.op == Op::linear || c.op == Op::linear_silu_mul || c.op == Op::linear_rope_kv_write) {
             const int32_t rows = c.in[0].rows == Sym::rows ? limits->max_rows : limits->max_tokens;
             bytes = gemm_scratch_bytes(c.weight[0]->dtype, rows, c.weight[0]->k, c.op == Op::linear_silu_mul,
                                        pool_threads(pool_of(b)));

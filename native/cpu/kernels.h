@@ -10,6 +10,10 @@ namespace rvllm {
 #include "ops.def"
 #undef OP
 
+// Kernels that others are composed of.
+void run_linear(const OpCall& call, const RunContext& ctx);
+void run_rope_kv_write(const OpCall& call, const RunContext& ctx);
+
 // Bytes of the pool's scratch that an attention op takes in any step within the limits.
 size_t attention_workspace_bytes(const Attrs& attrs, const StepLimits& limits, int block_size, int n_threads);
 

@@ -54,6 +54,12 @@ void run_kv_write(const OpCall& call, const RunContext& ctx) {
     });
 }
 
+const char* name_for(DType kv, KernelNames f32, KernelNames f16, KernelNames bf16) {
+    return kv == DType::f16 ? f16.best() : kv == DType::bf16 ? bf16.best() : f32.best();
+}
+
+}  // namespace
+
 void run_rope_kv_write(const OpCall& call, const RunContext& ctx) {
     const Operand &q = call.in[0], &k = call.in[1], &v = call.in[2], &table = call.in[3], &y = call.out[0];
     const int32_t* slots = static_cast<const int32_t*>(call.in[4].data);
@@ -83,12 +89,6 @@ void run_rope_kv_write(const OpCall& call, const RunContext& ctx) {
         }
     });
 }
-
-const char* name_for(DType kv, KernelNames f32, KernelNames f16, KernelNames bf16) {
-    return kv == DType::f16 ? f16.best() : kv == DType::bf16 ? bf16.best() : f32.best();
-}
-
-}  // namespace
 
 Kernel cpu_find_kv_write(const KernelKey& key) {
     if (key.in != DType::f32 || key.kv == DType::i32) return {};

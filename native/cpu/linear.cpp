@@ -6,8 +6,7 @@ namespace rvllm {
 
 namespace {
 
-template <bool silu_mul>
-void run(const OpCall& call, const RunContext& ctx) {
+void run(const OpCall& call, const RunContext& ctx, bool silu_mul) {
     const Operand& x = call.in[0];
     const Operand& y = call.out[0];
     const Weight& w = *call.weight[0];
@@ -28,6 +27,10 @@ void run(const OpCall& call, const RunContext& ctx) {
     gemm(pool_of(ctx), g);
 }
 
+void run_linear_silu_mul(const OpCall& call, const RunContext& ctx) {
+    run(call, ctx, true);
+}
+
 const GemmKernels* kernels_for(const KernelKey& key) {
     const bool fits = key.in == DType::f32 && key.out == DType::f32 && key.format == WeightFormat::dense;
     return fits ? gemm_kernels(key.weight, isa()) : nullptr;
@@ -35,14 +38,18 @@ const GemmKernels* kernels_for(const KernelKey& key) {
 
 }  // namespace
 
+void run_linear(const OpCall& call, const RunContext& ctx) {
+    run(call, ctx, false);
+}
+
 Kernel cpu_find_linear(const KernelKey& key) {
     const GemmKernels* kernels = kernels_for(key);
-    return kernels != nullptr ? Kernel{run<false>, kernels->name} : Kernel{};
+    return kernels != nullptr ? Kernel{run_linear, kernels->name} : Kernel{};
 }
 
 Kernel cpu_find_linear_silu_mul(const KernelKey& key) {
     const GemmKernels* kernels = kernels_for(key);
-    return kernels != nullptr && key.n % 2 == 0 ? Kernel{run<true>, kernels->name} : Kernel{};
+    return kernels != nullptr && key.n % 2 == 0 ? Kernel{run_linear_silu_mul, kernels->name} : Kernel{};
 }
 
 }  // namespace rvllm

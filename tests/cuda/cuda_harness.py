@@ -31,15 +31,15 @@ def rounded(p: Problem, op: str, dtype: str) -> Problem:
 def run(ops: opcall.Ops, op: str, p: Problem, gap: int = 0, y_dtype: str | None = None) -> tuple[list[Array], Any, str]:
     """Run a problem; return its outputs as float32, its cache and the kernel. y_dtype: of outputs, angles apart."""
     outputs = []
-    for e in p.expected:
-        y = np.full(e.shape, np.nan, np.float32)
+    for shape in [*(e.shape for e in p.expected), *p.scratch]:
+        y = np.full(shape, np.nan, np.float32)
         outputs.append(view_of(narrow(y, y_dtype) if y_dtype and op != "rope_table" else y, gap))
     inputs = [view_of(a, gap) if gap and a is not None and a.ndim == 2 else a for a in p.inputs]
     weights = p.packed_weights(ops)
     cache = None if p.cache is None else opcall.KvCache(p.cache[0].copy(), p.cache[1].copy())
     step = opcall.Step(**p.step) if p.step else None
     kernel = ops.run(op, inputs, weights, outputs, p.attrs, step, cache)
-    return [widen(np.ascontiguousarray(y)) for y in outputs], cache, kernel
+    return [widen(np.ascontiguousarray(y)) for y in outputs[: len(p.expected)]], cache, kernel
 
 
 def reference(cpu: opcall.Cpu, op: str, p: Problem) -> tuple[list[Array], Any]:

@@ -126,7 +126,7 @@ def test_text_of_the_plan(cuda: opcall.Ops, tmp_path: Path) -> None:
 
     directory = tiny.write_config(tmp_path, tiny.VARIANTS["qwen2"] | CHANGES | {"dtype": "bfloat16"})
     text = plan_text(EngineConfig(model=directory, device="cuda"))
-    assert "device cuda" in text and "attention." in text and "MISSING" not in text
+    assert "device cuda" in text and "linear_rope_kv_write" in text and "MISSING" not in text
 
 
 def test_missing_kernels_are_named(cuda: opcall.Ops, tmp_path: Path) -> None:

@@ -171,6 +171,23 @@ def rope_kv_write(e: Edit) -> None:
         e.replace([*ropes, *norms, n], new, at=n)
 
 
+def linear_rope_kv_write(e: Edit) -> None:
+    """rope_kv_write, without norms, of all columns of a linear -> one op."""
+    for n in [n for n in e.plan.ops if n.op == "rope_kv_write" and not n.weights]:
+        q, k, v, table, slots = n.inputs
+        linear = e.made_by("linear", q)
+        if linear is None:
+            continue
+        (qkv,) = linear.outputs
+        a, b = q.cols, q.cols + k.cols
+        whole = b < qkv.cols and (q, k, v) == (qkv[:, :a], qkv[:, a:b], qkv[:, b:])
+        if whole and all(r is n for r in e.readers[qkv.buffer]):
+            attrs = {name: value for name, value in n.attrs.items() if name != "eps"}
+            inputs, outputs = (linear.inputs[0], table, slots), (n.outputs[0], qkv)
+            new = Node("linear_rope_kv_write", inputs, linear.weights, outputs, attrs, n.layer)
+            e.replace([linear], new, at=n)
+
+
 def cache_of(n: Node) -> tuple[int | float, int | float]:
     return n.attrs["group"], n.attrs["layer"]
 
@@ -181,6 +198,7 @@ REWRITES: tuple[Callable[[Edit], None], ...] = (
     linear_silu_mul,
     residual_norm,
     rope_kv_write,
+    linear_rope_kv_write,
 )
 
 
