@@ -163,6 +163,15 @@ cdef void drop_hidden(Select* c, Scratch* s) noexcept nogil:
     c.n_cand = n
 
 
+cdef double mass_error(const Select* c, double p, double target, int64_t n) noexcept nogil:
+    """How far a sum of weights may be from p of the total and its exact value on the other side.
+
+    The sum reaches it where (1 - p) * above == p * below; weights off by `slack` move that difference by no more
+    than 2 * slack * p * (1 - p) of the total, and each of n is rounded.
+    """
+    return 2 * c.e.slack * (1 - p) * target + n + 1
+
+
 cdef void cut_by_mass(Select* c, const float* all_x, int64_t n_all, double p, uint64_t total, double low,
                       double high, Scratch* s) noexcept nogil:
     """Keeps the shortest prefix whose mass reaches p of the total; `low` and `high` enclose p * total.
@@ -280,7 +289,7 @@ cdef void keep_top_p(Select* c, double p, Scratch* s) noexcept nogil:
         guess = top_p_guess(c, p, s)
     total = K.mass_collect(c.x, c.n, &c.e, c.lo, guess, s.lane_max, s.val, s.idx, &c.n_cand)
     target = p * <double>total
-    error = 2 * c.e.slack * target + c.n + 1
+    error = mass_error(c, p, target, c.n)
     low = target - error
     high = min(target + error, <double>total)
     while True:
@@ -326,7 +335,7 @@ cdef int64_t select(const float* x, int64_t n, const RowParams* p, Scratch* s, S
             drop_hidden(c, s)
             total = K.weights(s.val, c.n_cand, &c.e, s.w)
             target = p.top_p * <double>total
-            error = 2 * c.e.slack * target + c.n_cand + 1
+            error = mass_error(c, p.top_p, target, c.n_cand)
             cut_by_mass(c, s.val, c.n_cand, p.top_p, total, target - error, min(target + error, <double>total), s)
     elif p.top_p < 1:
         keep_top_p(c, p.top_p, s)

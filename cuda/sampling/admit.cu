@@ -42,11 +42,14 @@ __global__ void __launch_bounds__(kThreads)
     }
     if (!p.penalized) return;
     uint32_t* counts = state.counts + slot * state.vocab_size;
+    uint32_t* known = state.known + slot * state.mask_words;
     for (int32_t i = threadIdx.x; i < state.vocab_size; i += kThreads) counts[i] = 0;
+    for (int32_t i = threadIdx.x; i < state.mask_words; i += kThreads) known[i] = 0;
     __syncthreads();
     for (int32_t i = threadIdx.x; i < n_tokens; i += kThreads) {
         const int32_t token = words[i];
         if (token < 0 || token >= state.vocab_size) continue;
+        atomicOr(&known[token / 32], 1u << token % 32);
         if (first + i < n_prompt) {
             atomicOr(&counts[token], kInPrompt);
         } else {

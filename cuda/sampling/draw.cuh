@@ -31,8 +31,8 @@ __device__ inline Window whole_window() {
     return {kNothing, INFINITY};
 }
 
-__device__ inline void keep_top_k(const Row& row, const Scan& scan, float mine, const SlotParams& p,
-                                  const Exponents& e, Kept& kept, const Team& team, Shared& s) {
+__device__ __forceinline__ void keep_top_k(const Row row, const Scan& scan, float mine, const SlotParams& p,
+                                           const Exponents& e, Kept& kept, const Team& team, Shared& s) {
     const float top = scan.top();
     Window window = whole_window();
     if (p.top_k <= kMaxByMaxima) {
@@ -42,10 +42,10 @@ __device__ inline void keep_top_k(const Row& row, const Scan& scan, float mine, 
         window = window_by_histogram(row, kept.cut, top, fmaxf(scan.low, kept.cut.value), target, team, s,
                                      [](float) { return 1u; });
     }
-    collect(row, kept.cut, window, e, team, s);
+    collect_largest(row, kept.cut, window, e.weigh, team, s);
     if (team.rank == 0) {
         const Verdict verdict = decide_count(p.top_k, team, s);
-        const uint64_t n_sure = over_chunks(s.sums.n_sure, team), n_below = over_chunks(s.sums.n_below, team);
+        const uint64_t n_sure = over_chunks(s.sums.n_sure, team), n_all = over_chunks(s.sums.n_all, team);
         if (verdict == Verdict::found && n_sure == 0 && p.top_p < 1) {
             const int32_t n = s.n_kept;
             weigh_list(s, n, e);
@@ -63,7 +63,7 @@ __device__ inline void keep_top_k(const Row& row, const Scan& scan, float mine, 
         }
         if (threadIdx.x == 0) {
             publish(team, &s.verdict, verdict);
-            publish(team, &s.n_all, verdict == Verdict::all ? n_sure + s.n_listed + n_below : p.top_k);
+            publish(team, &s.n_all, verdict == Verdict::all ? n_all : p.top_k);
             publish(team, &s.n_sure, n_sure);
             if (verdict == Verdict::found) publish(team, &s.cut, s.cut);
         }
@@ -78,30 +78,28 @@ __device__ inline void keep_top_k(const Row& row, const Scan& scan, float mine, 
     }
 }
 
-__device__ inline void keep_top_p(const Row& row, const Scan& scan, const SlotParams& p, const Exponents& e,
-                                  Kept& kept, const Team& team, Shared& s) {
-    const float top = scan.top(), c = e.c_hi;
+__device__ __forceinline__ void keep_top_p(const Row row, const Scan& scan, const SlotParams& p,
+                                           const Exponents& e, Kept& kept, const Team& team, Shared& s) {
+    const float top = scan.top(), c = e.weigh.c_hi;
     Window window = whole_window();
     if (row.n > kMaxListed) {
         const float deepest = top - static_cast<float>(kOctaves) / c;
         const float bottom = fmaxf(deepest, fmaxf(scan.low, kept.cut.value));
         const Target target = {p.top_p, 0, 2e-6, static_cast<double>(row.n)};
         const float scale = 2147483648.0f / scan.sum;
+        const float offset = __log2f(scale) - top * c;
         window = window_by_histogram(row, kept.cut, top, bottom, target, team, s, [=](float x) {
-            return __float2uint_rn(rough_exp2((x - top) * c) * scale);
+            return __float2uint_rn(rough_exp2(__fmaf_rn(x, c, offset)));
         });
     }
-    collect(row, kept.cut, window, e, team, s);
+    collect_border(row, kept.cut, window, e.weigh, team, s);
     if (team.rank == 0) {
         Verdict verdict = Verdict::unknown;
         const int64_t n = s.n_listed;
         if (n <= kMaxListed) {
             sort_list(s, static_cast<int32_t>(n));
             weigh_list(s, static_cast<int32_t>(n), e);
-            uint64_t own = 0;
-            for (int32_t i = threadIdx.x; i < n; i += kTeamThreads) own += s.list.weights[i];
-            const uint64_t sure = over_chunks(s.sums.sure, team), below = over_chunks(s.sums.below, team);
-            const uint64_t total = sure + below + block_total(own, s.warp_sums);
+            const uint64_t sure = over_chunks(s.sums.sure, team), total = over_chunks(s.sums.all, team);
             verdict = decide_mass(p.top_p, static_cast<int32_t>(n), sure, total, kept.n_all, e.slack, s);
         }
         if (threadIdx.x == 0) publish(team, &s.verdict, verdict);
@@ -124,12 +122,12 @@ __device__ inline void keep_top_p(const Row& row, const Scan& scan, const SlotPa
 }
 
 // By rank 0: the token among the kept ones at which their mass passes the share `bits` / 2^64 of it.
-__device__ inline int32_t draw_kept(const Row& row, const Cut& cut, uint64_t bits, const Exponents& e,
+__device__ inline int32_t draw_kept(const Row row, const Cut cut, uint64_t bits, const Exponents& e,
                                     const Team& team, Shared& s) {
     for (int32_t i = threadIdx.x; i < kMaxChunks; i += kTeamThreads) s.listed_low[i] = s.listed_high[i] = 0;
     __syncthreads();
     for (int32_t i = threadIdx.x; i < s.n_kept; i += kTeamThreads) {
-        const uint64_t key = s.list.keys[i], w = e.weight(value_of(key));
+        const uint64_t key = s.list.keys[i], w = e.weigh(value_of(key));
         const int32_t c = token_of(key) / row.chunk;
         atomicAdd(&s.listed_low[c], static_cast<uint32_t>(w & 0xfffffu));
         atomicAdd(&s.listed_high[c], static_cast<uint32_t>(w >> 20));
@@ -161,18 +159,19 @@ __device__ inline int32_t draw_kept(const Row& row, const Cut& cut, uint64_t bit
     }
     __syncthreads();
     return find_passing(row, s.first, s.rest, s.finding,
-                        [&](float x, int32_t i) -> uint64_t { return cut.keeps(x, i) ? e.weight(x) : 0; });
+                        [&](float x, int32_t i) -> uint64_t { return cut.keeps(x, i) ? e.weigh(x) : 0; });
 }
 
 // In all threads.
-__device__ inline int32_t draw_token(const Row& row, const Scan& scan, float mine, const SlotParams& p,
-                                     uint64_t bits, const Team& team, Shared& s) {
+__device__ __forceinline__ int32_t draw_token(const Row row, const Scan& scan, float mine,
+                                              const SlotParams& p, uint64_t bits, const Team& team,
+                                              Shared& s) {
     const Exponents e = Exponents::of(scan.top(), p.temperature);
-    Kept kept = {{least_kept(scan.top(), p), 0x7fffffff}, static_cast<double>(row.n), false};
+    Kept kept = {{least_kept(scan.top(), p), kEveryToken}, static_cast<double>(row.n), false};
     if (p.top_k > 0 && p.top_k < row.n) keep_top_k(row, scan, mine, p, e, kept, team, s);
     if (p.top_p < 1 && !kept.listed) keep_top_p(row, scan, p, e, kept, team, s);
     if (!kept.listed) {
-        collect(row, kept.cut, {INFINITY, kNothing}, e, team, s);
+        sum_kept(row, kept.cut, e.weigh, team, s);
         if (threadIdx.x == 0) s.n_kept = 0;
     }
     __syncthreads();

@@ -61,8 +61,8 @@ __device__ bool descend(int32_t level, double p, int64_t k, const Team& team, Sh
 // Of the elements that `cut` keeps, keeps the first k (by_mass: the shortest prefix of the order that holds p
 // of the mass, in float64). Returns the new cut; the old one if there are fewer than k.
 template <bool by_mass>
-__device__ Cut select_exactly(const Row& row, const Cut& cut, double p, int64_t k, const Exponents& e,
-                              const Team& team, Shared& s) {
+__device__ __noinline__ Cut select_exactly(const Row row, const Cut cut, double p, int64_t k,
+                                           const Exponents e, const Team team, Shared& s) {
     const int32_t chunk = row.chunk_of_warp(team), begin = row.begin(chunk), end = row.end(chunk);
     if (threadIdx.x == 0) {
         s.prefix = 0;

@@ -13,56 +13,77 @@ constexpr int kStride = 128;  // elements of one step of a warp
 struct Row {
     const float* x;
     int32_t n;
-    int32_t chunk;  // elements per chunk, a multiple of kStride
-    bool vectors;   // x is aligned to 16 bytes
+    int32_t chunk;            // elements per chunk, a multiple of kStride
+    bool vectors;             // x is aligned to 16 bytes
+    const uint32_t* touched;  // null, or a bit per token: its value is in `edited`
+    const float* edited;      // aligned to 16 bytes
 
     __device__ static Row of(const float* x, int32_t n, const Team& team) {
         const int32_t n_chunks = team.size * kTeamWarps;
         const int32_t chunk = ((n + n_chunks - 1) / n_chunks + kStride - 1) / kStride * kStride;
-        return {x, n, chunk, reinterpret_cast<uintptr_t>(x) % 16 == 0};
+        return {x, n, chunk, reinterpret_cast<uintptr_t>(x) % 16 == 0, nullptr, nullptr};
     }
     __device__ int32_t chunk_of_warp(const Team& team) const {
         return team.rank * kTeamWarps + static_cast<int32_t>(threadIdx.x / 32);
     }
     __device__ int32_t begin(int32_t c) const { return min(n, c * chunk); }
     __device__ int32_t end(int32_t c) const { return min(n, (c + 1) * chunk); }
+    // The part of this CTA.
+    __device__ int32_t begin(const Team& team) const { return begin(team.rank * kTeamWarps); }
+    __device__ int32_t end(const Team& team) const { return end((team.rank + 1) * kTeamWarps - 1); }
+
+    __device__ __forceinline__ float at(int32_t i) const {
+        return touched && touched[i / 32] >> i % 32 & 1 ? edited[i] : x[i];
+    }
+    // The logits of four tokens, -inf from `end` on.
+    __device__ __forceinline__ float4 four(int32_t i, int32_t end) const {
+        if (vectors && i + 4 <= end) return *reinterpret_cast<const float4*>(x + i);
+        return make_float4(i < end ? x[i] : kNothing, i + 1 < end ? x[i + 1] : kNothing,
+                           i + 2 < end ? x[i + 2] : kNothing, i + 3 < end ? x[i + 3] : kNothing);
+    }
+    // Puts edited values in place of them.
+    __device__ __forceinline__ void edit(float4& v, int32_t i, int32_t end) const {
+        if (i >= end) return;
+        const uint32_t bits = touched[i / 32] >> i % 32 & 15;  // no bit is set from the row's end on
+        if (bits == 0) return;
+        if (bits & 1) v.x = edited[i];
+        if (bits & 2) v.y = edited[i + 1];
+        if (bits & 4) v.z = edited[i + 2];
+        if (bits & 8) v.w = edited[i + 3];
+    }
 };
 
-// f(four values, first token, how many of them) over [begin, end) by one warp; a thread's tokens ascend.
-// Values beyond the count are -inf.
-template <typename F>
-__device__ __forceinline__ void each_four(const Row& row, int32_t begin, int32_t end, const F& f) {
-    const int32_t lane = threadIdx.x % 32;
-    if (!row.vectors) {
-        for (int32_t i = begin + lane; i < end; i += 32) {
-            f(make_float4(row.x[i], kNothing, kNothing, kNothing), i, 1);
+// f(four values, first token) over [begin, end) by one warp, kAhead loads of a thread in flight; its tokens
+// ascend. What is beyond the end is -inf, of tokens that are not in the row.
+template <int kAhead = 4, typename F>
+__device__ __forceinline__ void each_four(const Row row, int32_t begin, int32_t end, const F& f) {
+    for (int32_t start = begin; start < end; start += kAhead * kStride) {
+        const int32_t i = start + 4 * static_cast<int32_t>(threadIdx.x % 32);
+        float4 v[kAhead];
+        if (row.vectors && start + kAhead * kStride <= end) {
+#pragma unroll
+            for (int u = 0; u < kAhead; ++u) v[u] = *reinterpret_cast<const float4*>(row.x + i + u * kStride);
+        } else {
+#pragma unroll
+            for (int u = 0; u < kAhead; ++u) v[u] = row.four(i + u * kStride, end);
         }
-        return;
-    }
-    int32_t i = begin + 4 * lane;
-    for (; i + 3 * kStride + 4 <= end; i += 4 * kStride) {
-        float4 v[4];
+        if (row.touched) {
 #pragma unroll
-        for (int u = 0; u < 4; ++u) v[u] = *reinterpret_cast<const float4*>(row.x + i + u * kStride);
+            for (int u = 0; u < kAhead; ++u) row.edit(v[u], i + u * kStride, end);
+        }
 #pragma unroll
-        for (int u = 0; u < 4; ++u) f(v[u], i + u * kStride, 4);
-    }
-    for (; i + 4 <= end; i += kStride) f(*reinterpret_cast<const float4*>(row.x + i), i, 4);
-    if (i < end) {
-        float v[4] = {kNothing, kNothing, kNothing, kNothing};
-        for (int j = 0; j < end - i; ++j) v[j] = row.x[i + j];
-        f(make_float4(v[0], v[1], v[2], v[3]), i, end - i);
+        for (int u = 0; u < kAhead; ++u) f(v[u], i + u * kStride < end ? i + u * kStride : kEveryToken - 3);
     }
 }
 
-// f(value, token) over a chunk by one warp.
+// f(value, token) over [begin, end) by one warp; beyond the end as above.
 template <typename F>
-__device__ __forceinline__ void each(const Row& row, int32_t begin, int32_t end, const F& f) {
-    each_four(row, begin, end, [&](const float4& v, int32_t i, int n) {
+__device__ __forceinline__ void each(const Row row, int32_t begin, int32_t end, const F& f) {
+    each_four(row, begin, end, [&](const float4& v, int32_t i) {
         f(v.x, i);
-        if (n > 1) f(v.y, i + 1);
-        if (n > 2) f(v.z, i + 2);
-        if (n > 3) f(v.w, i + 3);
+        f(v.y, i + 1);
+        f(v.z, i + 2);
+        f(v.w, i + 3);
     });
 }
 
@@ -77,13 +98,13 @@ struct Finding {
 // The first token of chunk c at which the running sum of weight(value, token) exceeds `at`, by one CTA. The
 // chunk's sum must exceed it.
 template <typename F>
-__device__ int32_t find_passing(const Row& row, int32_t c, uint64_t at, Finding& s, const F& weight) {
+__device__ int32_t find_passing(const Row row, int32_t c, uint64_t at, Finding& s, const F& weight) {
     const int32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int32_t begin = row.begin(c), end = row.end(c);
     const int32_t part = ((end - begin + kTeamWarps - 1) / kTeamWarps + 31) / 32 * 32;
     const int32_t first = min(end, begin + warp * part), last = min(end, first + part);
     uint64_t sum = 0;
-    for (int32_t i = first + lane; i < last; i += 32) sum += weight(row.x[i], i);
+    for (int32_t i = first + lane; i < last; i += 32) sum += weight(row.at(i), i);
     sum = warp_total(sum);
     __syncthreads();
     if (lane == 0) s.warp_sums[warp] = sum;
@@ -101,7 +122,7 @@ __device__ int32_t find_passing(const Row& row, int32_t c, uint64_t at, Finding&
         const int32_t stop = s.end;
         for (int32_t start = s.begin; start < stop; start += 32) {
             const int32_t i = start + lane;
-            const uint64_t w = i < stop ? weight(row.x[i], i) : 0;
+            const uint64_t w = i < stop ? weight(row.at(i), i) : 0;
             const uint64_t upto = warp_scan(w);
             const uint32_t passed = __ballot_sync(kAllLanes, upto > rest);
             if (passed) {

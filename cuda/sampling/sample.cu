@@ -21,7 +21,7 @@ struct Stats {
 };
 
 // Elements > v, at rank 0.
-__device__ uint64_t count_above(const Row& row, float v, const Team& team, Shared& s) {
+__device__ __forceinline__ uint64_t count_above(const Row row, float v, const Team& team, Shared& s) {
     const int32_t chunk = row.chunk_of_warp(team);
     uint32_t n = 0;
     each(row, row.begin(chunk), row.end(chunk), [&](float x, int32_t) { n += x > v; });
@@ -33,37 +33,29 @@ __device__ uint64_t count_above(const Row& row, float v, const Team& team, Share
 }
 
 // Log-probabilities of the row, and its `want` largest tokens.
-__device__ Stats row_stats(const Row& row, const Scan& scan, float mine, int32_t want, TopToken* tops,
-                           const Team& team, Shared& s) {
+__device__ __forceinline__ Stats row_stats(const Row row, const Scan& scan, float mine, int32_t want,
+                                           TopToken* tops, const Team& team, Shared& s) {
     constexpr double ln2 = 0.69314718055994530942;
     Stats stats = {scan.top(), INFINITY, 0};
     const Exponents e = Exponents::of(scan.top(), 1);
-    const Cut everything = {kNothing, 0x7fffffff};
-    const Window none = {INFINITY, INFINITY};
-    Window window = none;
+    Window window = {INFINITY, INFINITY};
     if (want > 0) window.low = want <= kTeamThreads ? bound_by_maxima(mine, want, team, s) : kNothing;
-    collect(row, everything, window, e, team, s);
-    if (team.rank == 0 && threadIdx.x == 0)
-        publish(team, &s.verdict, s.n_listed > kMaxListed ? Verdict::unknown : Verdict::found);
-    team.sync();
-    const bool overflow = s.verdict == Verdict::unknown;
-    Cut cut = everything;
-    if (overflow) {
-        cut = select_exactly<false>(row, everything, 0, want, e, team, s);
-        collect(row, everything, none, e, team, s);
-    }
+    const Cut everything = window.low > kNothing ? Cut{-FLT_MAX, kEveryToken} : Cut{kNothing, row.n - 1};
+    collect_border(row, everything, window, e.weigh, team, s);
     uint64_t total = 0;
-    if (team.rank == 0) total = over_chunks(s.sums.below, team);
-    if (overflow) collect(row, cut, whole_window(), e, team, s);
     if (team.rank == 0) {
-        const int32_t n = static_cast<int32_t>(s.n_listed);
-        uint64_t own = 0;
-        for (int32_t i = threadIdx.x; !overflow && i < n; i += kTeamThreads)
-            own += e.weight(value_of(s.list.keys[i]));
-        total += block_total(own, s.warp_sums);
-        sort_list(s, n);
-        stats.log_sum = e.base + (log2(static_cast<double>(total)) - kFixedBits + e.m) * ln2;
+        total = over_chunks(s.sums.all, team);
+        stats.log_sum = e.weigh.base + (log2(static_cast<double>(total)) - kFixedBits + e.m) * ln2;
+        if (threadIdx.x == 0) {
+            publish(team, &s.verdict, s.n_listed > kMaxListed ? Verdict::unknown : Verdict::found);
+        }
     }
+    team.sync();
+    if (s.verdict == Verdict::unknown) {
+        const Cut cut = select_exactly<false>(row, everything, 0, want, e, team, s);
+        collect_border(row, cut, whole_window(), e.weigh, team, s);
+    }
+    if (team.rank == 0) sort_list(s, static_cast<int32_t>(s.n_listed));
     if (stats.max == INFINITY) {
         const uint64_t n_ties = count_above(row, FLT_MAX, team, s);
         stats.log_ties = log(static_cast<double>(n_ties));
@@ -107,7 +99,7 @@ __global__ void __launch_bounds__(kTeamThreads, 2) sample_kernel(const __grid_co
     float mine;
     bool failed = false;
     if (wanted) {
-        const Scan scan = scan_row(raw, static_cast<float>(kLog2E), team, s, &mine);
+        const Scan scan = scan_row<false>(raw, 0, team, s, &mine);
         failed = scan.is_nan() || scan.top() == kNothing;
         if (!failed) {
             result.n_top = max(0, min(min(info.n_top, p.max_top), raw.n));
@@ -118,20 +110,17 @@ __global__ void __launch_bounds__(kTeamThreads, 2) sample_kernel(const __grid_co
     int32_t token = info.target;
     if (draws && !failed) {
         Row row = raw;
-        if (slot.edits(info.suppress_stop)) {
-            edit_row(raw, slot, info.suppress_stop, team);
-            row = Row::of(slot.edited(), raw.n, team);
-        }
+        if (slot.edits(info.suppress_stop)) row = edit_row(raw, slot, info.suppress_stop, team);
         const float c = static_cast<float>(kLog2E / fmin(params.temperature, 1e30));
-        Scan scan = scan_row(row, c, team, s, &mine);
+        Scan scan =
+            params.greedy ? scan_row<false>(row, c, team, s, &mine) : scan_row<true>(row, c, team, s, &mine);
         failed = scan.is_nan() || scan.top() == kNothing;
         if (!failed && params.greedy) {
             token = token_of(scan.best);
         } else if (!failed) {
             if (scan.top() == INFINITY) {
-                level_infinities(row, slot.edited(), team);
-                row = Row::of(slot.edited(), raw.n, team);
-                scan = scan_row(row, c, team, s, &mine);
+                row = level_infinities(row, slot.edited(), team);
+                scan = scan_row<true>(row, c, team, s, &mine);
             }
             const uint64_t bits = random_bits(params.seed, params.choice, info.token_index, Purpose::draw);
             token = draw_token(row, scan, mine, params, bits, team, s);
@@ -160,8 +149,9 @@ cudaError_t setup_sample() {
 
 cudaError_t launch_sample(const SampleParams& p, int n_sms, int arch, cudaStream_t stream) {
     if (p.n_rows == 0) return cudaSuccess;
+    // On an H200 more than four CTAs a row pay only for few rows, and more than one a multiprocessor never.
     int size = 1;
-    while (arch >= 90 && size < kMaxTeam && p.n_rows * size * 2 <= 2 * n_sms) size *= 2;
+    while (arch >= 90 && size < (p.n_rows <= 8 ? kMaxTeam : 4) && p.n_rows * size * 2 <= n_sms) size *= 2;
     cudaLaunchAttribute attr = {};
     attr.id = cudaLaunchAttributeClusterDimension;
     attr.val.clusterDim.x = static_cast<unsigned>(size);

@@ -44,6 +44,8 @@ size_t carve(SamplerState& s, const SamplerLimits& l, char* memory) {
     take(&s.tail, kMaxBadWordTokens);
     take(&s.allowed, static_cast<size_t>(s.mask_words));
     take(&s.counts, static_cast<size_t>(l.vocab_size));
+    take(&s.known, static_cast<size_t>(s.mask_words));
+    take(&s.touched, static_cast<size_t>(s.mask_words));
     take(&s.edited, static_cast<size_t>(s.edited_stride));
     take(&s.last_token, 1);
     return used;

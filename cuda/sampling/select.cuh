@@ -32,10 +32,9 @@ struct Window {
 
 // Sums of a collecting pass, by chunk.
 struct Sums {
-    uint64_t sure[kMaxChunks];   // weights above the window
-    uint64_t below[kMaxChunks];  // and below
-    uint32_t n_sure[kMaxChunks];
-    uint32_t n_below[kMaxChunks];
+    uint64_t all[kMaxChunks];   // weights of the elements that are kept so far
+    uint64_t sure[kMaxChunks];  // of these above the window
+    uint32_t n_all[kMaxChunks], n_sure[kMaxChunks];
 };
 
 enum class Verdict : int32_t {
@@ -116,28 +115,36 @@ __device__ inline Scan merge_lanes(Scan s, float c) {
     return s;
 }
 
-// c: log2(e) / temperature. *mine: the largest of this thread's elements.
-__device__ inline Scan scan_row(const Row& row, float c, const Team& team, Shared& s, float* mine) {
+// c: log2(e) / temperature. *mine: the largest of this thread's elements. Not `all`: only the best is asked
+// for.
+template <bool all>
+__device__ __forceinline__ Scan scan_row(const Row row, float c, const Team team, Shared& s, float* mine) {
     float top = kNothing, low = INFINITY, sum = 0;
     int32_t at = 0;
     bool nan = false;
     const int32_t chunk = row.chunk_of_warp(team);
-    each_four(row, row.begin(chunk), row.end(chunk), [&](const float4& v, int32_t i, int) {
+    const auto relative = [c](float x, float scaled_top) { return rough_exp2(__fmaf_rn(x, c, -scaled_top)); };
+    float scaled_top = 0;  // top * c
+    each_four<8>(row, row.begin(chunk), row.end(chunk), [&](const float4& v, int32_t i) {
         const float most = fmaxf(fmaxf(v.x, v.y), fmaxf(v.z, v.w));
         nan |= v.x != v.x || v.y != v.y || v.z != v.z || v.w != v.w;
         if (most > top) {
-            sum *= rough_exp2((top - most) * c);
+            if (all) sum *= relative(top, most * c);
             top = most;
+            scaled_top = top * c;
             at = i + (v.x == most ? 0 : v.y == most ? 1 : v.z == most ? 2 : 3);
         }
-        if (top > kNothing) {
-            sum += (rough_exp2((v.x - top) * c) + rough_exp2((v.y - top) * c)) +
-                   (rough_exp2((v.z - top) * c) + rough_exp2((v.w - top) * c));
+        if (!all) return;
+        const float least = fminf(fminf(v.x, v.y), fminf(v.z, v.w));
+        if (least > kNothing) {
+            low = fminf(low, least);
+        } else {
+            for (float x : {v.x, v.y, v.z, v.w}) low = fminf(low, x > kNothing ? x : INFINITY);
         }
-        low = fminf(low, v.x > kNothing ? v.x : INFINITY);
-        low = fminf(low, v.y > kNothing ? v.y : INFINITY);
-        low = fminf(low, v.z > kNothing ? v.z : INFINITY);
-        low = fminf(low, v.w > kNothing ? v.w : INFINITY);
+        if (top > kNothing) {
+            sum += (relative(v.x, scaled_top) + relative(v.y, scaled_top)) +
+                   (relative(v.z, scaled_top) + relative(v.w, scaled_top));
+        }
     });
     *mine = top;
     const uint64_t key = token_key(top, at);
@@ -145,9 +152,26 @@ __device__ inline Scan scan_row(const Row& row, float c, const Team& team, Share
     const int32_t lane = threadIdx.x % 32;
     if (lane < team.size) *team.of(&s.scan[chunk], lane) = of_warp;
     team.sync();
-    Scan all = {token_key(kNothing, 0x7fffffff), INFINITY, 0};
-    for (int32_t i = lane; i < team.size * kTeamWarps; i += 32) all = merge(all, s.scan[i], c);
-    return merge_lanes(all, c);
+    Scan whole = {token_key(kNothing, 0x7fffffff), INFINITY, 0};
+    for (int32_t i = lane; i < team.size * kTeamWarps; i += 32) whole = merge(whole, s.scan[i], c);
+    return merge_lanes(whole, c);
+}
+
+// Whether a cut keeps an element; `plain`: it is a bound, without a token.
+template <bool plain>
+struct Keeps {
+    Cut cut;
+    __device__ __forceinline__ bool operator()(float x, int32_t i) const {
+        return plain ? x >= cut.value : cut.keeps(x, i);
+    }
+};
+template <typename F>
+__device__ __forceinline__ void with_keeps(const Cut& cut, const F& f) {
+    if (cut.last == kEveryToken) {
+        f(Keeps<true>{cut});
+    } else {
+        f(Keeps<false>{cut});
+    }
 }
 
 // ---- windows -------------------------------------------------------------------------------------
@@ -178,15 +202,18 @@ struct Target {
     double error_share, error_count;
 };
 template <typename F>
-__device__ Window window_by_histogram(const Row& row, const Cut& cut, float top, float bottom,
-                                      const Target& t, const Team& team, Shared& s, const F& add) {
-    const float scale = kBins / (top - bottom);
+__device__ __forceinline__ Window window_by_histogram(const Row row, const Cut cut, float top, float bottom,
+                                                      const Target& t, const Team team, Shared& s,
+                                                      const F add) {
+    const float scale = kBins / (top - bottom), scaled_top = top * scale;
     for (int32_t b = threadIdx.x; b < kBins; b += kTeamThreads) s.bins[b] = 0;
     __syncthreads();
     const int32_t chunk = row.chunk_of_warp(team);
-    each(row, row.begin(chunk), row.end(chunk), [&](float x, int32_t i) {
-        const float b = (top - x) * scale;
-        if (b < kBins && cut.keeps(x, i)) atomicAdd(&s.bins[static_cast<int32_t>(b)], add(x));
+    with_keeps(cut, [&](const auto keeps) {
+        each(row, row.begin(chunk), row.end(chunk), [&](float x, int32_t i) {
+            const float b = __fmaf_rn(x, -scale, scaled_top);
+            if (b < kBins && keeps(x, i)) atomicAdd(&s.bins[max(0, static_cast<int32_t>(b))], add(x));
+        });
     });
     team.sync();
     if (team.rank == 0) {
@@ -200,11 +227,11 @@ __device__ Window window_by_histogram(const Row& row, const Cut& cut, float top,
         }
         const uint64_t before = block_scan(sum, s.warp_sums);
         if (threadIdx.x == kTeamThreads - 1) {
-            s.sums.sure[0] = before + sum;
+            s.sums.all[0] = before + sum;
             s.first = s.last = kBins - 1;
         }
         __syncthreads();
-        const double total = static_cast<double>(s.sums.sure[0]), target = t.share * total + t.count;
+        const double total = static_cast<double>(s.sums.all[0]), target = t.share * total + t.count;
         const double error = t.error_share * total + t.error_count;
         const double from = target - error, to = target + error;
         uint64_t upto = before;
@@ -227,43 +254,100 @@ __device__ Window window_by_histogram(const Row& row, const Cut& cut, float top,
     return s.window;
 }
 
-// ---- the exact pass ------------------------------------------------------------------------------
+// ---- the exact passes ----------------------------------------------------------------------------
+// All of them sum over the elements that `cut` keeps, into s.sums of rank 0. Those in the window are
+// collected there (s.list.keys; s.n_listed may be more than fit).
 
-// Collects the elements in the window at rank 0 (s.list.keys, s.n_listed may be more than fit), and sums the
-// others that `cut` keeps into s.sums there.
-__device__ inline void collect(const Row& row, const Cut& cut, const Window& window, const Exponents& e,
-                               const Team& team, Shared& s) {
-    if (team.rank == 0 && threadIdx.x == 0) s.n_listed = 0;
-    team.sync();
-    uint32_t* n_listed = team.of(&s.n_listed, 0);
-    uint64_t* keys = team.of(s.list.keys, 0);
-    uint64_t sure = 0, below = 0;
-    uint32_t n_sure = 0, n_below = 0;
-    const int32_t chunk = row.chunk_of_warp(team);
-    each(row, row.begin(chunk), row.end(chunk), [&](float x, int32_t i) {
-        if (!cut.keeps(x, i)) return;
-        if (x > window.high) {
-            sure += e.weight(x);
-            ++n_sure;
-        } else if (x >= window.low) {
-            const uint32_t at = atomicAdd(n_listed, 1u);
-            if (at < kMaxListed) keys[at] = token_key(x, i);
-        } else {
-            below += e.weight(x);
-            ++n_below;
-        }
-    });
-    sure = warp_total(sure);
-    below = warp_total(below);
-    n_sure = warp_total(n_sure);
-    n_below = warp_total(n_below);
-    if (threadIdx.x % 32 == 0) {
-        Sums* sums = team.of(&s.sums, 0);
-        sums->sure[chunk] = sure;
-        sums->below[chunk] = below;
-        sums->n_sure[chunk] = n_sure;
-        sums->n_below[chunk] = n_below;
+__device__ __forceinline__ void put_sum(uint64_t* sums, int32_t chunk, uint64_t sum, const Team& team) {
+    sum = warp_total(sum);
+    if (threadIdx.x % 32 == 0) team.of(sums, 0)[chunk] = sum;
+}
+__device__ __forceinline__ void put_sum(uint32_t* sums, int32_t chunk, uint32_t sum, const Team& team) {
+    sum = warp_total(sum);
+    if (threadIdx.x % 32 == 0) team.of(sums, 0)[chunk] = sum;
+}
+
+// An empty list at rank 0.
+struct List {
+    uint32_t* n;
+    uint64_t* keys;
+
+    __device__ static List empty(const Team& team, Shared& s) {
+        if (team.rank == 0 && threadIdx.x == 0) s.n_listed = 0;
+        team.sync();
+        return {team.of(&s.n_listed, 0), team.of(s.list.keys, 0)};
     }
+    __device__ __forceinline__ void push(float x, int32_t i) const {
+        const uint32_t at = atomicAdd(n, 1u);
+        if (at < kMaxListed) keys[at] = token_key(x, i);
+    }
+};
+
+// All are sure: for a draw without a border.
+__device__ __forceinline__ void sum_kept(const Row row, const Cut cut, const Weigh weigh, const Team team,
+                                         Shared& s) {
+    uint64_t sure = 0;
+    const int32_t chunk = row.chunk_of_warp(team);
+    with_keeps(cut, [&](const auto keeps) {
+        each(row, row.begin(chunk), row.end(chunk), [&](float x, int32_t i) {
+            const uint64_t w = weigh(x);
+            sure += keeps(x, i) ? w : 0;
+        });
+    });
+    put_sum(s.sums.sure, chunk, sure, team);
+    team.sync();
+}
+
+// For top-k: weights of what is sure, and counts. Few elements reach the window.
+__device__ __forceinline__ void collect_largest(const Row row, const Cut cut, const Window window,
+                                                const Weigh weigh, const Team team, Shared& s) {
+    const List list = List::empty(team, s);
+    uint64_t sure = 0;
+    uint32_t n_sure = 0, n_all = 0;
+    const int32_t chunk = row.chunk_of_warp(team);
+    with_keeps(cut, [&](const auto keeps) {
+        each_four(row, row.begin(chunk), row.end(chunk), [&](const float4& v, int32_t first) {
+            const bool any = fmaxf(fmaxf(v.x, v.y), fmaxf(v.z, v.w)) >= window.low;
+            const auto one = [&](float x, int32_t i) {
+                const bool kept = keeps(x, i);
+                n_all += kept;
+                if (!any || !kept || !(x >= window.low)) return;
+                if (x > window.high) {
+                    sure += weigh(x);
+                    ++n_sure;
+                } else {
+                    list.push(x, i);
+                }
+            };
+            one(v.x, first);
+            one(v.y, first + 1);
+            one(v.z, first + 2);
+            one(v.w, first + 3);
+        });
+    });
+    put_sum(s.sums.sure, chunk, sure, team);
+    put_sum(s.sums.n_sure, chunk, n_sure, team);
+    put_sum(s.sums.n_all, chunk, n_all, team);
+    team.sync();
+}
+
+// For top-p: weights of everything and of what is sure.
+__device__ __forceinline__ void collect_border(const Row row, const Cut cut, const Window window,
+                                               const Weigh weigh, const Team team, Shared& s) {
+    const List list = List::empty(team, s);
+    uint64_t sure = 0, all = 0;
+    const int32_t chunk = row.chunk_of_warp(team);
+    with_keeps(cut, [&](const auto keeps) {
+        each(row, row.begin(chunk), row.end(chunk), [&](float x, int32_t i) {
+            const bool kept = keeps(x, i);
+            const uint64_t w = weigh(x);
+            all += kept ? w : 0;
+            if (kept && x > window.high) sure += w;
+            if (kept && x <= window.high && x >= window.low) list.push(x, i);
+        });
+    });
+    put_sum(s.sums.sure, chunk, sure, team);
+    put_sum(s.sums.all, chunk, all, team);
     team.sync();
 }
 
@@ -304,7 +388,7 @@ __device__ inline void sort_list(Shared& s, int32_t n) {
 
 __device__ inline void weigh_list(Shared& s, int32_t n, const Exponents& e) {
     for (int32_t i = threadIdx.x; i < n; i += kTeamThreads)
-        s.list.weights[i] = e.weight(value_of(s.list.keys[i]));
+        s.list.weights[i] = e.weigh(value_of(s.list.keys[i]));
     __syncthreads();
 }
 
@@ -317,7 +401,7 @@ __device__ inline void cut_at(Shared& s, int32_t i) {
 __device__ inline Verdict decide_count(int64_t k, const Team& team, Shared& s) {
     const int64_t n = s.n_listed;
     const int64_t n_sure = static_cast<int64_t>(over_chunks(s.sums.n_sure, team));
-    const int64_t n_all = n_sure + n + static_cast<int64_t>(over_chunks(s.sums.n_below, team));
+    const int64_t n_all = static_cast<int64_t>(over_chunks(s.sums.n_all, team));
     if (n_all < k) return Verdict::all;
     if (n > kMaxListed || n_sure >= k || n_sure + n < k) return Verdict::unknown;
     sort_list(s, static_cast<int32_t>(n));
@@ -327,11 +411,12 @@ __device__ inline Verdict decide_count(int64_t k, const Team& team, Shared& s) {
 }
 
 // Cuts the first n entries of the sorted and weighed list where the mass, with `sure` before it, reaches
-// p * total. `n_all`: elements that make up the total. By one CTA.
+// p * total. `n_all`: elements that make up the total; for the error see mass_error() of native/rows.pyx. By
+// one CTA.
 __device__ inline Verdict decide_mass(double p, int32_t n, uint64_t sure, uint64_t total, double n_all,
                                       double slack, Shared& s) {
     const double target = p * static_cast<double>(total);
-    const double error = 2 * slack * target + n_all + 1;
+    const double error = 2 * slack * (1 - p) * target + n_all + 1;
     const double from = target - error, to = fmin(target + error, static_cast<double>(total));
     if (sure > 0 && static_cast<double>(sure) >= from) return Verdict::unknown;
     constexpr int kOwn = kMaxListed / kTeamThreads;
@@ -361,8 +446,8 @@ __device__ inline Verdict decide_mass(double p, int32_t n, uint64_t sure, uint64
 }
 
 // The sums of decide_mass() in float64, for a border too near to tell: by the team.
-__device__ inline void sum_exactly(const Row& row, const Cut& cut, const Window& window, const Exponents& e,
-                                   const Team& team, Shared& s) {
+__device__ __noinline__ void sum_exactly(const Row row, const Cut cut, const Window window, const Exponents e,
+                                         const Team team, Shared& s) {
     ExactSum all = {0, 0}, sure = {0, 0};
     const int32_t chunk = row.chunk_of_warp(team);
     each(row, row.begin(chunk), row.end(chunk), [&](float x, int32_t i) {

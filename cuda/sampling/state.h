@@ -59,8 +59,10 @@ struct SamplerState {
     int32_t* tail;         // [slots][kMaxBadWordTokens]
     uint32_t* allowed;     // [slots][mask_words]
     uint32_t* counts;      // [slots][vocab_size]
-    float* edited;  // [slots][edited_stride] the row that the slot draws from, where it is not the logits
-    int32_t* last_token;  // [slots]
+    uint32_t* known;       // [slots][mask_words] tokens with a count
+    uint32_t* touched;     // [slots][mask_words] of the present step: tokens whose value is in `edited`
+    float* edited;         // [slots][edited_stride]
+    int32_t* last_token;   // [slots]
     int32_t vocab_size;
     int32_t mask_words;
     int64_t edited_stride;

@@ -30,30 +30,11 @@ __device__ __forceinline__ int32_t token_of(uint64_t key) {
     return static_cast<int32_t>(static_cast<uint32_t>(key));
 }
 
-// exp_params() of one row.
-struct Exponents {
-    double c, m;
-    double slack;  // bound of a weight's relative error before rounding to fixed point
-    float base;
-    float d_min, c_hi, c_lo, magic;
+// round(2^40 * 2^(x*c - m))
+struct Weigh {
+    float base, d_min, c_hi, c_lo, magic;
 
-    __device__ static Exponents of(float max, double temperature) {
-        Exponents e;
-        e.c = kLog2E / fmin(temperature, 1e30);
-        e.c_hi = static_cast<float>(e.c);
-        e.c_lo = static_cast<float>(e.c - e.c_hi);
-        const double top = max * e.c;
-        const bool plain = fabs(top) <= 65536;
-        e.base = plain ? 0.0f : max;
-        e.m = plain ? rint(top) : 0.0;
-        e.slack = plain ? 1.3e-7 : 3e-6;
-        e.magic = static_cast<float>(12582912.0 + kFixedBits - e.m);
-        e.d_min = static_cast<float>(fmax((e.m - 64) / e.c, -static_cast<double>(FLT_MAX)));
-        return e;
-    }
-
-    // round(2^40 * 2^(x*c - m))
-    __device__ __forceinline__ uint64_t weight(float x) const {
+    __device__ __forceinline__ uint64_t operator()(float x) const {
         const float distance = x - base;
         const float d = distance > d_min ? distance : d_min;
         const float shifted = __fmaf_rn(d, c_hi, magic);
@@ -67,11 +48,33 @@ struct Exponents {
         p = __fmaf_rn(p, f, 1.0f);
         return __float2ull_rn(__uint_as_float(__float_as_uint(p) + (__float_as_uint(shifted) << 23)));
     }
+};
+
+// exp_params() of one row.
+struct Exponents {
+    double c, m;
+    double slack;  // bound of a weight's relative error before rounding to fixed point
+    Weigh weigh;
+
+    __device__ static Exponents of(float max, double temperature) {
+        Exponents e;
+        e.c = kLog2E / fmin(temperature, 1e30);
+        const double top = max * e.c;
+        const bool plain = fabs(top) <= 65536;
+        e.m = plain ? rint(top) : 0.0;
+        e.slack = plain ? 1.3e-7 : 3e-6;
+        e.weigh.base = plain ? 0.0f : max;
+        e.weigh.c_hi = static_cast<float>(e.c);
+        e.weigh.c_lo = static_cast<float>(e.c - e.weigh.c_hi);
+        e.weigh.magic = static_cast<float>(12582912.0 + kFixedBits - e.m);
+        e.weigh.d_min = static_cast<float>(fmax((e.m - 64) / e.c, -static_cast<double>(FLT_MAX)));
+        return e;
+    }
 
     // 2^60 * 2^(x*c - m) from float64, towards zero
     __device__ uint64_t exact_weight(float x) const {
         constexpr double magic64 = 6755399441055744.0;  // 1.5 * 2^52
-        const double distance = static_cast<double>(x) - base, floor = (m - 1000) / c;
+        const double distance = static_cast<double>(x) - weigh.base, floor = (m - 1000) / c;
         const double d = distance > floor ? distance : floor;
         const double shifted = __fma_rn(d, c, magic64 - m);
         const double f = __fma_rn(d, c, (magic64 - m) - shifted);
@@ -113,6 +116,8 @@ __device__ __forceinline__ float rough_exp2(float x) {
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
+
+constexpr int32_t kEveryToken = 0x7fffffff;
 
 // What stays of a row: values above `value`, and those equal to it up to token `last`.
 struct Cut {
