@@ -7,7 +7,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from rvllm._native.arrays cimport (
-    close_id_rows, close_ids, close_rows, open_buffer, open_id_rows, open_ids, open_rows, per_row, per_row_int,
+    f32, close_id_rows, close_ids, close_rows, open_buffer, open_id_rows, open_ids, open_rows, per_row, per_row_int,
     read_row, run_rows, write_row,
 )
 from rvllm._native.rows cimport (
@@ -78,7 +78,10 @@ cdef void run_row(void* ctx, int64_t i, int thread) noexcept nogil:
     elif call.action == act_multinomial:
         result = multinomial_row(x, n, bits_of(t), s)
     elif call.action == act_sample:
+        if call.rows.kind == f32 and i + 1 < call.rows.n_rows:
+            s.next = read_row(call.rows, i + 1, NULL)
         result = sample_edited(call, i, x, s)
+        s.next = NULL
     elif call.action == act_top:
         result = top_log_probs(call, i, x, s)
     elif call.action == act_softmax or call.action == act_log_softmax:

@@ -37,7 +37,8 @@ cdef extern from "simd/kernels.h" namespace "rvllm" nogil:
         uint64_t mass(const float* x, int64_t n, const ExpParams* e, float lo, const float* lane_max,
                       uint64_t* group_mass)
         uint64_t mass_collect(const float* x, int64_t n, const ExpParams* e, float lo, float guess,
-                              const float* lane_max, float* val, int32_t* idx, int64_t* n_collected)
+                              const float* lane_max, const float* next, float* val, int32_t* idx,
+                              int64_t* n_collected)
         uint64_t weights(const float* x, int64_t n, const ExpParams* e, uint64_t* w)
         void histogram(const float* x, const uint64_t* w, int64_t n, float top, float bins_per_unit, uint64_t* hist)
         int64_t pick_bins(const float* x, int64_t n, float top, float bins_per_unit, int64_t first, int64_t last,
@@ -81,6 +82,7 @@ cdef extern from "simd/scratch.h" namespace "rvllm" nogil:
         float* order
         uint64_t* group_mass
         int32_t* counts
+        const float* next
         int64_t capacity
         cbool reserve(int64_t n)
 

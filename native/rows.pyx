@@ -287,7 +287,7 @@ cdef void keep_top_p(Select* c, double p, Scratch* s) noexcept nogil:
     cdef double target, error, low, high
     if c.n > 4 * n_samples:
         guess = top_p_guess(c, p, s)
-    total = K.mass_collect(c.x, c.n, &c.e, c.lo, guess, s.lane_max, s.val, s.idx, &c.n_cand)
+    total = K.mass_collect(c.x, c.n, &c.e, c.lo, guess, s.lane_max, s.next, s.val, s.idx, &c.n_cand)
     target = p * <double>total
     error = mass_error(c, p, target, c.n)
     low = target - error

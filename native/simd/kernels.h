@@ -82,9 +82,11 @@ struct SamplingKernels {
     // Sum of the weights of elements >= lo, per group and in all. `lane_max` may be null.
     uint64_t (*mass)(const float* x, int64_t n, const ExpParams* e, float lo, const float* lane_max,
                      uint64_t* group_mass);
-    // The same sum, and on the way collect() of the elements >= guess (guess >= lo).
+    // The same sum, and on the way collect() of the elements >= guess (guess >= lo). `next` (may be null):
+    // another n elements to fetch into the cache meanwhile.
     uint64_t (*mass_collect)(const float* x, int64_t n, const ExpParams* e, float lo, float guess,
-                             const float* lane_max, float* val, int32_t* idx, int64_t* n_collected);
+                             const float* lane_max, const float* next, float* val, int32_t* idx,
+                             int64_t* n_collected);
     // The weights, of which it returns the sum; fills w up to a whole vector.
     uint64_t (*weights)(const float* x, int64_t n, const ExpParams* e, uint64_t* w);
 

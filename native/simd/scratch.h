@@ -18,6 +18,8 @@ struct Scratch {
     float* order = nullptr;          // [n_groups * kLanes]
     uint64_t* group_mass = nullptr;  // [n_groups]
     int32_t* counts = nullptr;       // [n] by token id, all zero between uses
+    const float* next =
+        nullptr;  // the row this thread will most likely read next, as long as this one; or null
     int64_t capacity = 0;
 
     Scratch() = default;

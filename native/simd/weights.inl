@@ -45,7 +45,8 @@ uint64_t mass(const float* x, int64_t n, const ExpParams* e, float lo, const flo
 }
 
 uint64_t mass_collect(const float* x, int64_t n, const ExpParams* e, float lo, float guess,
-                      const float* lane_max, float* val, int32_t* idx, int64_t* n_collected) {
+                      const float* lane_max, const float* next, float* val, int32_t* idx,
+                      int64_t* n_collected) {
     const Exp exp(*e);
     const float floor = lowest_weighed(e, lo), least = floor < guess ? floor : guess;
     float w[kGroup];
@@ -54,6 +55,9 @@ uint64_t mass_collect(const float* x, int64_t n, const ExpParams* e, float lo, f
     for (int64_t start = 0; start < n; start += kGroup) {
         if (!group_reaches(lane_max, start, least)) continue;
         const int64_t size = smaller(kGroup, n - start);
+        if (next) {
+            for (int64_t i = 0; i < size; i += kLanes) __builtin_prefetch(next + start + i, 0, 2);
+        }
         exp_group(exp, x + start, size, lo, w);
         total += fixed_sum(w, size);
         k += collect_group(x, start, start + size, guess, val + k, idx + k);
