@@ -89,6 +89,7 @@ __global__ void __launch_bounds__(kTeamThreads, 2) sample_kernel(const __grid_co
     copy_words(&s.info, p.rows + index);
     const SampleRow& info = s.info;
     copy_words(&s.params, p.state.params + info.slot);
+    team.sync();  // every CTA has started: its shared memory may be written
     const SlotParams& params = s.params;
     const Slot slot = {p.state, params, info.slot};
     const Row raw = Row::of(p.logits + info.logit_row * p.logits_stride, p.state.vocab_size, team);
