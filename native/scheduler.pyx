@@ -337,7 +337,8 @@ cdef class Scheduler(SequenceTable):
             s = <Sequence*> row.seq
             if row.kind == RowKind.sample:
                 s.n_in_flight -= 1
-            if s.state == SeqState.finished:  # behind a stop, or cancelled: surplus
+            # Behind a stop, or cancelled: surplus. But scores of the prompt belong to every choice.
+            if s.state == SeqState.finished and (row.kind == RowKind.sample or s.request.n_unfinished == 0):
                 if results[i].failed:
                     s.finish = FinishReason.error  # what it computed is not to be cached
             elif results[i].failed:

@@ -255,6 +255,17 @@ def test_prompts_beside_decodes_keep_to_their_budget():
     e.run()
 
 
+def test_scores_of_a_prompt_outlive_the_choice_that_computed_them():
+    e = FakeEngine(max_num_batched_tokens=8)
+    request = e.add(list(range(20)), n=2, prompt_logprobs=0, max_tokens=3, ignore_eos=True)
+    e.step()
+    e.step()
+    e.schedule()  # the end of the prompt, where choice 1 starts
+    e.cancel(request, 0)
+    e.run()
+    assert e.specs[request].scored == list(range(1, 20))
+
+
 def test_only_the_last_chunk_has_logits():
     e = FakeEngine(max_num_batched_tokens=8)
     e.add(list(range(20)))
