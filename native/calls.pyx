@@ -157,7 +157,7 @@ cdef int64_t normalize(const Call* call, int64_t i, const float* x, Scratch* s) 
     cdef double share
     if call.action == act_softmax and K.softmax(x, n, y, s.order, s.group_mass):
         pass
-    elif K.scan_max(x, n, s.lane_max, &top) or isinf(top):
+    elif K.scan_max(x, n, s.block_max, &top) or isinf(top):
         stats_row(x, n, s, &stats)
         share = stats.log_ties if top == INFINITY else 0
         for j in range(n):

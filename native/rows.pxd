@@ -9,10 +9,12 @@ from libcpp cimport bool as cbool
 
 cdef extern from "simd/kernels.h" namespace "rvllm" nogil:
     const int64_t kGroup
+    const int64_t kFew
     const int kLanes
     const int kFixedBits
     const int64_t kMaxVocab
     const double kGreedyBelow
+    const double kRoughMass
     int64_t n_groups(int64_t n)
 
     cdef cppclass ExpParams:
@@ -30,15 +32,17 @@ cdef extern from "simd/kernels.h" namespace "rvllm" nogil:
 
     cdef cppclass SamplingKernels:
         const char* name
-        cbool scan_max(const float* x, int64_t n, float* lane_max, float* max)
-        int64_t find_equal(const float* x, int64_t n, float v)
+        cbool scan_max(const float* x, int64_t n, float* block_max, float* max)
+        int64_t argmax(const float* x, int64_t n, float* lane_max)
         int64_t count_above(const float* x, int64_t n, float v)
-        int64_t collect(const float* x, int64_t n, float lo, const float* lane_max, float* val, int32_t* idx)
-        uint64_t mass(const float* x, int64_t n, const ExpParams* e, float lo, const float* lane_max,
+        int64_t collect(const float* x, int64_t n, float lo, const float* block_max, float* val, int32_t* idx)
+        float kth_bound(float* v, int64_t n, int64_t k)
+        void sort_few(uint64_t* keys, int64_t n)
+        uint64_t mass(const float* x, int64_t n, const ExpParams* e, float lo, const float* block_max,
                       uint64_t* group_mass)
-        uint64_t mass_collect(const float* x, int64_t n, const ExpParams* e, float lo, float guess,
-                              const float* lane_max, const float* next, float* val, int32_t* idx,
-                              int64_t* n_collected)
+        uint64_t rough_mass(const float* x, int64_t n, const ExpParams* e, float lo, const float* block_max,
+                            const float* next)
+        float tail_bound(const float* x, int64_t n, const ExpParams* e, float lo, double budget)
         uint64_t weights(const float* x, int64_t n, const ExpParams* e, uint64_t* w)
         void histogram(const float* x, const uint64_t* w, int64_t n, float top, float bins_per_unit, uint64_t* hist)
         int64_t pick_bins(const float* x, int64_t n, float top, float bins_per_unit, int64_t first, int64_t last,
@@ -78,7 +82,7 @@ cdef extern from "simd/scratch.h" namespace "rvllm" nogil:
         int32_t* idx
         uint64_t* w
         uint64_t* keys
-        float* lane_max
+        float* block_max
         float* order
         uint64_t* group_mass
         int32_t* counts

@@ -17,7 +17,6 @@ cdef extern from "simd/order.h" namespace "rvllm" nogil:
     float key_value(uint64_t key)
     void sort_keys(uint64_t* keys, int64_t n)
     uint64_t nth_key(uint64_t* keys, int64_t n, int64_t k)
-    float nth_largest(float* v, int64_t n, int64_t k)
 
 
 cdef extern from "<cfloat>" nogil:
@@ -25,7 +24,6 @@ cdef extern from "<cfloat>" nogil:
 
 cdef enum:
     n_bins = 512  # kBins
-    few = 256  # candidates that are sorted rather than narrowed further
     n_samples = 1024
 
 cdef double ln2 = 0.69314718055994530942
@@ -92,13 +90,14 @@ cdef int64_t narrow(const float* val, const uint64_t* w, int64_t n, float top, f
     cdef uint64_t hist[n_bins]
     cdef int64_t i, b, k
     cdef float value, scale
-    if n > few and bottom == -FLT_MAX:
+    border.above = 0
+    if n > kFew and bottom == -FLT_MAX:
         bottom = top
         for i in range(n):
             if val[i] < bottom:
                 bottom = val[i]
     scale = n_bins / (top - bottom)
-    if n > few and 0 < scale <= FLT_MAX:
+    if n > kFew and 0 < scale <= FLT_MAX:
         memset(hist, 0, sizeof(hist))
         K.histogram(val, w, n, top, scale, hist)
         find_border(hist, border)
@@ -106,7 +105,7 @@ cdef int64_t narrow(const float* val, const uint64_t* w, int64_t n, float top, f
     else:
         for i in range(n):
             keys[i] = sort_key(val[i], <uint32_t>i)
-    while n > few:
+    while n > kFew:
         top = bottom = key_value(keys[0])
         for i in range(1, n):
             value = key_value(keys[i])
@@ -132,8 +131,16 @@ cdef int64_t narrow(const float* val, const uint64_t* w, int64_t n, float top, f
         if k == n:
             break
         n = k
-    sort_keys(keys, n)
+    sort_candidates(keys, n)
     return n
+
+
+cdef void sort_candidates(uint64_t* keys, int64_t n) noexcept nogil:
+    """Sorts keys that are in order of their positions."""
+    if n <= kFew:
+        K.sort_few(keys, n)
+    else:
+        sort_keys(keys, n)
 
 
 cdef void cut_at(Select* c, uint64_t key, Scratch* s) noexcept nogil:
@@ -143,15 +150,18 @@ cdef void cut_at(Select* c, uint64_t key, Scratch* s) noexcept nogil:
     K.mask(s.val, c.n_cand, c.cut.value, position(key))
 
 
-cdef void cut_by_count(Select* c, int64_t k, Scratch* s) noexcept nogil:
-    """Keeps the first k candidates."""
+cdef int64_t cut_by_count(Select* c, int64_t k, Scratch* s) noexcept nogil:
+    """Keeps the first k candidates. Returns how many of those `s.keys` begins with, sorted: all or none."""
     cdef Border border
+    cdef int64_t m
     if c.n_cand < k:
-        return
+        k = c.n_cand
+        if k > kFew:
+            return 0
     border.low = border.high = <double>k
-    border.above = 0
-    narrow(s.val, NULL, c.n_cand, c.top, c.bottom, s.keys, &border)
+    m = narrow(s.val, NULL, c.n_cand, c.top, c.bottom, s.keys, &border)
     cut_at(c, s.keys[k - 1 - <int64_t>border.above], s)
+    return k if m == c.n_cand else 0
 
 
 cdef void drop_hidden(Select* c, Scratch* s) noexcept nogil:
@@ -163,31 +173,41 @@ cdef void drop_hidden(Select* c, Scratch* s) noexcept nogil:
     c.n_cand = n
 
 
-cdef double mass_error(const Select* c, double p, double target, int64_t n) noexcept nogil:
-    """How far a sum of weights may be from p of the total and its exact value on the other side.
+cdef void border_at(const Select* c, double p, double total, double total_error, Border* border) noexcept nogil:
+    """Between which sums of weights p of the total lies, `total_error` of which is uncertain.
 
-    The sum reaches it where (1 - p) * above == p * below; weights off by `slack` move that difference by no more
-    than 2 * slack * p * (1 - p) of the total, and each of n is rounded.
+    A sum reaches it where (1 - p) * above == p * below; weights off by `slack` move that difference by no more
+    than 2 * slack * p * (1 - p) of the total, and each of at most c.n is rounded.
     """
-    return 2 * c.e.slack * (1 - p) * target + n + 1
+    cdef double target = p * total
+    cdef double error = (2 * c.e.slack * (1 - p) + total_error) * target + c.n + 1
+    border.low = target - error
+    border.high = min(target + error, total)
 
 
-cdef void cut_by_mass(Select* c, const float* all_x, int64_t n_all, double p, uint64_t total, double low,
-                      double high, Scratch* s) noexcept nogil:
-    """Keeps the shortest prefix whose mass reaches p of the total; `low` and `high` enclose p * total.
+cdef bint is_certain(int64_t m, const Border* border, Scratch* s) noexcept nogil:
+    """Does one of the first m of s.keys, sorted, reach both ends of the border?"""
+    cdef uint64_t sum = border.above
+    cdef int64_t i
+    for i in range(m):
+        sum += s.w[position(s.keys[i])]
+        if <double>sum >= border.low:
+            return <double>sum >= border.high
+    return False
 
-    `all_x`: the elements that make up the total (those >= c.lo), for the sums in float64.
+
+cdef void cut_by_mass(Select* c, const float* all_x, int64_t n_all, double p, int64_t m, const Border* border,
+                      Scratch* s) noexcept nogil:
+    """Keeps the shortest prefix whose mass reaches p of the total; border.low and .high enclose p * total.
+
+    `m`: keys from border.above on, sorted. `all_x`: the elements that make up the total (those >= c.lo), for
+    the sums in float64.
     """
-    cdef Border border
-    cdef uint64_t sum
-    cdef int64_t m, i, at_low = -1, at = -1
+    cdef double low = border.low, high = border.high
+    cdef uint64_t sum = border.above
+    cdef int64_t i, at_low = -1, at = -1
     cdef ExactSum exact_total, exact_sum
     cdef double exact_target
-    border.low = low
-    border.high = high
-    border.above = 0
-    m = narrow(s.val, s.w, c.n_cand, c.top, c.bottom, s.keys, &border)
-    sum = border.above
     for i in range(m):
         sum += s.w[position(s.keys[i])]
         if at_low < 0 and <double>sum >= low:
@@ -212,30 +232,18 @@ cdef void cut_by_mass(Select* c, const float* all_x, int64_t n_all, double p, ui
 
 cdef float kth_bound(const float* x, int64_t n, int64_t k, Scratch* s) noexcept nogil:
     """A value that at least k elements reach (certainly or most likely), and not many more."""
-    cdef int64_t m = n_groups(n) * kLanes, half, i, j, stride
+    cdef int64_t m = n_groups(n) * kLanes, j, stride
     cdef double rank
-    if 5 * k <= 2 * m:  # the k-th largest of the lanes' maxima: k different elements reach it
-        half = m // 2
-        if 6 * k <= m:
-            while 6 * k <= m and m % 2 == 0:  # fewer, coarser maxima do
-                half = m // 2
-                if m == n_groups(n) * kLanes:
-                    for i in range(half):
-                        s.order[i] = max(s.lane_max[i], s.lane_max[i + half])
-                else:
-                    for i in range(half):
-                        s.order[i] = max(s.order[i], s.order[i + half])
-                m = half
-        else:
-            memcpy(s.order, s.lane_max, m * sizeof(float))
-        return nth_largest(s.order, m, k - 1)
+    if 5 * k <= 2 * m:  # the k-th largest of the blocks' maxima: k different elements reach it
+        memcpy(s.order, s.block_max, m * sizeof(float))
+        return K.kth_bound(s.order, m, k)
     if n <= 4 * n_samples:
         return -FLT_MAX
     stride = n // (n_samples // kLanes) // kLanes * kLanes
     for j in range(n_samples // kLanes):
         memcpy(s.val + j * kLanes, x + j * stride, kLanes * sizeof(float))
-    rank = n_samples * (<double>k / n) + 96  # three standard deviations
-    return nth_largest(s.val, n_samples, <int64_t>rank) if rank < n_samples else -FLT_MAX
+    rank = n_samples * (<double>k / n) + 97  # three standard deviations
+    return K.kth_bound(s.val, n_samples, <int64_t>rank) if rank < n_samples else -FLT_MAX
 
 
 cdef void collect_largest(Select* c, int64_t k, Scratch* s) noexcept nogil:
@@ -243,82 +251,55 @@ cdef void collect_largest(Select* c, int64_t k, Scratch* s) noexcept nogil:
     cdef float bound = kth_bound(c.x, c.n, k, s)
     c.bottom = bound
     if bound > c.lo:
-        c.n_cand = K.collect(c.x, c.n, bound, s.lane_max, s.val, s.idx)
+        c.n_cand = K.collect(c.x, c.n, bound, s.block_max, s.val, s.idx)
         if c.n_cand >= k:
             return
     c.bottom = c.lo
-    c.n_cand = K.collect(c.x, c.n, c.lo, s.lane_max, s.val, s.idx)
-
-
-cdef float top_p_guess(const Select* c, double p, Scratch* s) noexcept nogil:
-    """A value above which most likely p of the mass lies: from the maxima of 64 elements each for the
-    few large ones, and a sample for the many below the mean of those."""
-    cdef double tail[n_bins]
-    cdef int64_t m = n_groups(c.n) * kLanes, j, b, stride
-    cdef double total = 0, maxima, sum = 0, budget, factor, large, weight
-    cdef float scale = <float>(8 * c.e.c)  # bins of 1/8 octave
-    maxima = <double>K.weights(s.lane_max, m, &c.e, s.w)
-    stride = c.n // (n_samples // kLanes) // kLanes * kLanes
-    for j in range(n_samples // kLanes):
-        memcpy(s.val + j * kLanes, c.x + j * stride, kLanes * sizeof(float))
-    K.weights(s.val, n_samples, &c.e, s.w)
-    memset(tail, 0, sizeof(tail))
-    large = maxima / m
-    for j in range(n_samples):
-        if s.val[j] >= c.lo:
-            weight = <double><int64_t>s.w[j]  # signed: the conversion is one instruction
-            tail[bin_of(s.val[j], c.top, scale)] += weight
-            total += weight if weight < large else 0
-    factor = <double>c.n / n_samples
-    budget = 0.8 * (1 - p) * (maxima + total * factor)
-    b = n_bins - 1
-    while b > 0 and (sum + tail[b]) * factor <= budget:
-        sum += tail[b]
-        b -= 1
-    if b == n_bins - 1:
-        return c.lo
-    return max(c.lo, c.top - <float>(b + 1) / scale)
+    c.n_cand = K.collect(c.x, c.n, c.lo, s.block_max, s.val, s.idx)
 
 
 cdef void keep_top_p(Select* c, double p, Scratch* s) noexcept nogil:
     """Collects and weighs candidates of the whole row, and cuts them at mass p."""
-    cdef float guess = c.lo, bound
-    cdef uint64_t total, sum
-    cdef double target, error, low, high
+    cdef float guess = c.lo, bound, last
+    cdef double total = <double><int64_t>K.rough_mass(c.x, c.n, &c.e, c.lo, s.block_max, s.next)
+    cdef int64_t m
+    cdef Border border
+    border_at(c, p, total, kRoughMass, &border)
     if c.n > 4 * n_samples:
-        guess = top_p_guess(c, p, s)
-    total = K.mass_collect(c.x, c.n, &c.e, c.lo, guess, s.lane_max, s.next, s.val, s.idx, &c.n_cand)
-    target = p * <double>total
-    error = mass_error(c, p, target, c.n)
-    low = target - error
-    high = min(target + error, <double>total)
+        guess = K.tail_bound(c.x, c.n, &c.e, c.lo, 0.8 * (1 - p) * total)
     while True:
-        sum = K.weights(s.val, c.n_cand, &c.e, s.w)
-        if guess == c.lo or <double>sum >= high:
+        c.n_cand = K.collect(c.x, c.n, guess, s.block_max, s.val, s.idx)
+        if <double>K.weights(s.val, c.n_cand, &c.e, s.w) >= border.high or guess == c.lo:
             break
-        # All below `bound` together weigh less than 1 - p of the total: collect what is above.
+        # An octave of weight further down. All below `bound` together weigh less than 1 - p of the total.
         bound = c.lo
-        if <double>total > high:
-            bound = <float>(c.e.base + (log2((<double>total - high) / c.n) - kFixedBits + c.e.m - 0.01) / c.e.c)
+        if total > border.high:
+            bound = <float>(c.e.base + (log2((total - border.high) / c.n) - kFixedBits + c.e.m - 0.01) / c.e.c)
             bound -= <float>1e-5 * abs(bound)
-        guess = c.lo if guess <= bound or bound < c.lo else bound
-        c.n_cand = K.collect(c.x, c.n, guess, s.lane_max, s.val, s.idx)
+        last = guess
+        guess = max(bound, guess - <float>(1 / c.e.c))
+        if guess < c.lo or guess >= last:
+            guess = c.lo
     c.bottom = guess
-    cut_by_mass(c, c.x, c.n, p, total, low, high, s)
+    m = narrow(s.val, s.w, c.n_cand, c.top, c.bottom, s.keys, &border)
+    if not is_certain(m, &border, s):
+        total = <double><int64_t>K.mass(c.x, c.n, &c.e, c.lo, s.block_max, s.group_mass)
+        border_at(c, p, total, 0, &border)
+    cut_by_mass(c, c.x, c.n, p, m, &border, s)
 
 
 cdef int64_t select(const float* x, int64_t n, const RowParams* p, Scratch* s, Select* c) noexcept nogil:
     """Applies min-p, top-k and top-p. -1: a NaN, or nothing but -inf."""
-    cdef int64_t i
+    cdef int64_t i, n_sorted
     cdef uint64_t total
-    cdef double target, error
-    if K.scan_max(x, n, s.lane_max, &c.top) or c.top == -INFINITY:
+    cdef Border border
+    if K.scan_max(x, n, s.block_max, &c.top) or c.top == -INFINITY:
         return -1
     if c.top == INFINITY:  # infinities share the row equally: zeros among -inf do the same
         for i in range(n):
             s.row[i] = 0 if x[i] == INFINITY else -INFINITY
         x = s.row
-        K.scan_max(x, n, s.lane_max, &c.top)
+        K.scan_max(x, n, s.block_max, &c.top)
     c.x = x
     c.n = n
     c.e = exp_params(c.top, p.temperature)
@@ -330,13 +311,16 @@ cdef int64_t select(const float* x, int64_t n, const RowParams* p, Scratch* s, S
     c.n_cand = -1
     if 0 < p.top_k < n:
         collect_largest(c, p.top_k, s)
-        cut_by_count(c, p.top_k, s)
+        n_sorted = cut_by_count(c, p.top_k, s)
         if p.top_p < 1:
-            drop_hidden(c, s)
+            if n_sorted == 0:
+                drop_hidden(c, s)
             total = K.weights(s.val, c.n_cand, &c.e, s.w)
-            target = p.top_p * <double>total
-            error = mass_error(c, p.top_p, target, c.n_cand)
-            cut_by_mass(c, s.val, c.n_cand, p.top_p, total, target - error, min(target + error, <double>total), s)
+            border_at(c, p.top_p, <double>total, 0, &border)
+            border.above = 0
+            if n_sorted == 0:
+                n_sorted = narrow(s.val, s.w, c.n_cand, c.top, c.bottom, s.keys, &border)
+            cut_by_mass(c, s.val, c.n_cand, p.top_p, n_sorted, &border, s)
     elif p.top_p < 1:
         keep_top_p(c, p.top_p, s)
     return 0
@@ -385,10 +369,10 @@ cdef int64_t group_of(const uint64_t* group_mass, int64_t groups, uint64_t* at) 
     return groups - 1
 
 
-cdef int64_t draw(const float* x, int64_t n, const ExpParams* e, float lo, const float* lane_max, uint64_t bits,
+cdef int64_t draw(const float* x, int64_t n, const ExpParams* e, float lo, const float* block_max, uint64_t bits,
                   Scratch* s) noexcept nogil:
     """Draws among the elements from lo on."""
-    cdef uint64_t at = scale_bits(bits, K.mass(x, n, e, lo, lane_max, s.group_mass))
+    cdef uint64_t at = scale_bits(bits, K.mass(x, n, e, lo, block_max, s.group_mass))
     cdef int64_t start = group_of(s.group_mass, n_groups(n), &at) * kGroup, i
     cdef int64_t size = min(kGroup, n - start)
     K.weights(x + start, size, e, s.w)
@@ -399,16 +383,7 @@ cdef int64_t draw(const float* x, int64_t n, const ExpParams* e, float lo, const
 
 
 cdef int64_t argmax_row(const float* x, int64_t n, Scratch* s) noexcept nogil:
-    cdef float top
-    cdef int64_t g, l, groups = n_groups(n), start
-    if K.scan_max(x, n, s.lane_max, &top) or top == -INFINITY:
-        return -1
-    for g in range(groups):
-        for l in range(kLanes):
-            if s.lane_max[g * kLanes + l] == top:
-                start = g * kGroup
-                return start + K.find_equal(x + start, min(kGroup, n - start), top)
-    return -1
+    return K.argmax(x, n, s.block_max)
 
 
 cdef int64_t sample_row(const float* x, int64_t n, const RowParams* p, uint64_t bits, Scratch* s) noexcept nogil:
@@ -418,7 +393,7 @@ cdef int64_t sample_row(const float* x, int64_t n, const RowParams* p, uint64_t 
     if select(x, n, p, s, &c) < 0:
         return -1
     if c.n_cand < 0:
-        return draw(c.x, n, &c.e, c.lo, s.lane_max, bits, s)
+        return draw(c.x, n, &c.e, c.lo, s.block_max, bits, s)
     return s.idx[draw(s.val, c.n_cand, &c.e, -FLT_MAX, NULL, bits, s)]
 
 
@@ -465,7 +440,7 @@ cdef int64_t stats_row(const float* x, int64_t n, Scratch* s, RowStats* stats) n
     cdef ExpParams e
     cdef uint64_t total
     cdef int64_t i, ties = 0
-    if K.scan_max(x, n, s.lane_max, &stats.max) or stats.max == -INFINITY:
+    if K.scan_max(x, n, s.block_max, &stats.max) or stats.max == -INFINITY:
         return -1
     stats.log_ties = 0
     if stats.max == INFINITY:
@@ -475,7 +450,7 @@ cdef int64_t stats_row(const float* x, int64_t n, Scratch* s, RowStats* stats) n
         stats.log_ties = log(<double>ties)
         return 0
     e = exp_params(stats.max, 1)
-    total = K.mass(x, n, &e, -FLT_MAX, s.lane_max, s.group_mass)
+    total = K.mass(x, n, &e, -FLT_MAX, s.block_max, s.group_mass)
     stats.log_sum = e.base + (log2(<double>total) - kFixedBits + e.m) * ln2
     return 0
 
@@ -498,7 +473,10 @@ cdef int64_t top_row(const float* x, int64_t n, int64_t want, Scratch* s) noexce
     collect_largest(&c, want, s)
     for i in range(c.n_cand):
         s.keys[i] = sort_key(s.val[i], <uint32_t>i)
-    if c.n_cand > want:
-        nth_key(s.keys, c.n_cand, want - 1)
-    sort_keys(s.keys, min(want, c.n_cand))
+    if c.n_cand <= kFew:
+        K.sort_few(s.keys, c.n_cand)
+    else:
+        if c.n_cand > want:
+            nth_key(s.keys, c.n_cand, want - 1)
+        sort_keys(s.keys, min(want, c.n_cand))
     return min(want, c.n_cand)

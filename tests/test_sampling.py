@@ -268,6 +268,25 @@ def test_greedy_takes_the_first_of_the_largest():
     assert sampling.argmax(np.zeros(40, np.float32)) == 0
 
 
+def test_argmax_wherever_a_row_begins():
+    """Rows are read from their first aligned vector on; what lies before it is read apart."""
+    memory = np.full(2200, 99, np.float32)
+    for begin in range(17):
+        for n in (1, 7, 40, 1100, 2100):
+            logits = memory[begin : begin + n]
+            logits[:] = make_row("normal", n, begin)
+            for at in {0, n // 2, n - 1}:
+                old = logits[at]
+                logits[at] = 99
+                assert sampling.argmax(logits) == at
+                logits[at] = np.nan
+                assert sampling.argmax(logits) == -1
+                logits[at] = old
+            assert sampling.argmax(logits) == logits.argmax()
+            logits[:] = 99
+            assert sampling.argmax(logits) == 0
+
+
 def test_infinities_and_nan():
     logits = make_row("normal", 3000, 1)
     logits[[7, 2000, 2999]] = np.inf

@@ -37,7 +37,9 @@ private:
     F base_, d_min_, hi_, lo_, magic_;
 };
 
-// y[0..n) = exp(x[0..n)) where x >= bound, else 0. Fills y up to a whole vector, with zeros.
+// y[0..n) = exp(x[0..n)), or 0 where x < bound, if bounded. Fills y up to a whole vector; beyond the last
+// element with next to nothing.
+template <bool bounded>
 inline void exp_group(const Exp& exp, const float* x, int64_t n, float bound, float* y) {
     const F least = splat(bound), zero = splat(0);
     int64_t i = 0;
@@ -45,12 +47,14 @@ inline void exp_group(const Exp& exp, const float* x, int64_t n, float bound, fl
         F a[kChains], w[kChains];
         for (int k = 0; k < kChains; ++k) a[k] = load(x + i + k * kLanes);
         exp(a, w);
-        for (int k = 0; k < kChains; ++k) store(y + i + k * kLanes, select(ge(a[k], least), w[k], zero));
+        for (int k = 0; k < kChains; ++k) {
+            store(y + i + k * kLanes, bounded ? select(ge(a[k], least), w[k], zero) : w[k]);
+        }
     }
     each_vector(x, i, n, kLowest, [&](F a, int64_t at, int) {
         F x1[1] = {a}, w[1];
         exp(x1, w);
-        store(y + at, select(ge(a, least), w[0], zero));
+        store(y + at, bounded ? select(ge(a, least), w[0], zero) : w[0]);
     });
 }
 

@@ -14,10 +14,12 @@ namespace rvllm {
 constexpr int kLanes = 16;              // virtual lanes of every set
 constexpr int64_t kGroup = 1024;        // elements per group: 64 vectors of kLanes
 constexpr int kFixedBits = 40;          // binary places of a weight
+constexpr int64_t kBlock = 64;          // elements with a maximum of their own: kLanes blocks per group
 constexpr int64_t kPad = 64;            // elements that collect() may write past the last one
 constexpr int64_t kMaxVocab = 1 << 22;  // sums of weights stay below 2^63
 
 constexpr int64_t kBins = 512;         // of a histogram over values
+constexpr int64_t kFew = 128;          // candidates that are sorted at once
 constexpr double kGreedyBelow = 1e-5;  // temperatures under it mean greedy, as in vLLM
 
 inline int64_t n_groups(int64_t n) {
@@ -54,6 +56,8 @@ inline ExpParams exp_params(float max, double temperature) {
     return e;
 }
 
+constexpr double kRoughMass = 1.3e-7;  // relative error of rough_mass() besides that of the weights
+
 // A sum of weights computed in float64, each a multiple of 2^-60: nearer than float64 sums, and in any order.
 struct ExactSum {
     uint64_t high = 0, low = 0;  // in two halves of 32 bits and their carries
@@ -70,23 +74,30 @@ struct ExactSum {
 struct SamplingKernels {
     const char* name;
 
-    // Largest of each lane of each group into lane_max [n_groups * kLanes], of all into *max.
+    // Largest of each block into block_max [n_groups * kLanes] (-inf beyond the last), of all into *max.
     // True when the row holds a NaN (then the maxima mean nothing).
-    bool (*scan_max)(const float* x, int64_t n, float* lane_max, float* max);
-    int64_t (*find_equal)(const float* x, int64_t n, float v);   // first index; -1: none
+    bool (*scan_max)(const float* x, int64_t n, float* block_max, float* max);
+    // First index of the largest; -1: a NaN, or nothing but -inf. `lane_max`: [n_groups * kLanes] of scratch.
+    int64_t (*argmax)(const float* x, int64_t n, float* lane_max);
     int64_t (*count_above)(const float* x, int64_t n, float v);  // elements > v
 
-    // Elements >= lo and their indices, in order; writes up to kPad more. `lane_max` may be null.
-    int64_t (*collect)(const float* x, int64_t n, float lo, const float* lane_max, float* val, int32_t* idx);
+    // Elements >= lo and their indices, in order; writes up to kPad more.
+    int64_t (*collect)(const float* x, int64_t n, float lo, const float* block_max, float* val, int32_t* idx);
 
-    // Sum of the weights of elements >= lo, per group and in all. `lane_max` may be null.
-    uint64_t (*mass)(const float* x, int64_t n, const ExpParams* e, float lo, const float* lane_max,
+    // A value that at least k of v reach, and few more; n: a multiple of kLanes. Changes v.
+    float (*kth_bound)(float* v, int64_t n, int64_t k);
+    // Sorts up to kFew keys (order.h) that are in order of their positions.
+    void (*sort_few)(uint64_t* keys, int64_t n);
+
+    // Sum of the weights of elements >= lo, per group and in all. `block_max` may be null.
+    uint64_t (*mass)(const float* x, int64_t n, const ExpParams* e, float lo, const float* block_max,
                      uint64_t* group_mass);
-    // The same sum, and on the way collect() of the elements >= guess (guess >= lo). `next` (may be null):
-    // another n elements to fetch into the cache meanwhile.
-    uint64_t (*mass_collect)(const float* x, int64_t n, const ExpParams* e, float lo, float guess,
-                             const float* lane_max, const float* next, float* val, int32_t* idx,
-                             int64_t* n_collected);
+    // The same sum but for kRoughMass of it, in less time. `next` (may be null): another n elements to fetch
+    // into the cache meanwhile.
+    uint64_t (*rough_mass)(const float* x, int64_t n, const ExpParams* e, float lo, const float* block_max,
+                           const float* next);
+    // A value below which, by a sample, elements >= lo weigh about `budget` together. n >= kGroup.
+    float (*tail_bound)(const float* x, int64_t n, const ExpParams* e, float lo, double budget);
     // The weights, of which it returns the sum; fills w up to a whole vector.
     uint64_t (*weights)(const float* x, int64_t n, const ExpParams* e, uint64_t* w);
 

@@ -10,10 +10,11 @@ namespace rvllm {
 namespace {
 
 constexpr SamplingKernels table(const char* name) {
-    return {name,           scan_max,  find_equal, count_above, collect,      mass,     mass_collect,
-            weights,        histogram, pick_bins,  exact_mass,  exact_weight, softmax,  divide,
-            subtract,       mask,      mask_bits,  prob_mass,   prob_weights, penalize, penalize_tally,
-            penalize_dense, ids_below, from_half,  to_half,     from_bfloat,  to_bfloat};
+    return {name,           scan_max,   argmax,       count_above,  collect,     kth_bound,
+            sort_few,       mass,       rough_mass,   tail_bound,   weights,     histogram,
+            pick_bins,      exact_mass, exact_weight, softmax,      divide,      subtract,
+            mask,           mask_bits,  prob_mass,    prob_weights, penalize,    penalize_tally,
+            penalize_dense, ids_below,  from_half,    to_half,      from_bfloat, to_bfloat};
 }
 
 }  // namespace

@@ -63,6 +63,24 @@ inline float largest(F x) {
     const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
+// Lane i of the result: the largest of x[i].
+inline F largest_each(const F (&x)[kLanes]) {
+    __m256 pairs[8], quads[4];  // maxima of one to four of x, a few lanes each
+    for (int i = 0; i < 8; ++i) {
+        const __m256 a = _mm256_max_ps(x[2 * i].a, x[2 * i].b),
+                     b = _mm256_max_ps(x[2 * i + 1].a, x[2 * i + 1].b);
+        pairs[i] = _mm256_max_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+    }
+    for (int i = 0; i < 4; ++i) {
+        const __m256d a = _mm256_castps_pd(pairs[2 * i]), b = _mm256_castps_pd(pairs[2 * i + 1]);
+        quads[i] = _mm256_max_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(a, b)),
+                                 _mm256_castpd_ps(_mm256_unpackhi_pd(a, b)));
+    }
+    const auto halve = [](__m256 a, __m256 b) {
+        return _mm256_max_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+    };
+    return {halve(quads[0], quads[1]), halve(quads[2], quads[3])};
+}
 
 template <int op>
 inline uint32_t compare(F x, F y) {

@@ -50,6 +50,23 @@ inline F minimum(F x, F y) {
 inline float largest(F x) {
     return _mm512_reduce_max_ps(x);
 }
+// Lane i of the result: the largest of x[i].
+inline F largest_each(const F (&x)[kLanes]) {
+    F pairs[8], quads[4];  // maxima of one to four of x, a few lanes each
+    for (int i = 0; i < 8; ++i) {
+        const F a = x[2 * i], b = x[2 * i + 1];
+        pairs[i] = _mm512_max_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    }
+    for (int i = 0; i < 4; ++i) {
+        const __m512d a = _mm512_castps_pd(pairs[2 * i]), b = _mm512_castps_pd(pairs[2 * i + 1]);
+        quads[i] = _mm512_max_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)),
+                                 _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+    }
+    const auto halve = [](F a, F b) {
+        return _mm512_max_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+    };
+    return halve(halve(quads[0], quads[1]), halve(quads[2], quads[3]));
+}
 inline F max_bits(F x, F y) {
     return _mm512_castsi512_ps(_mm512_max_epu32(_mm512_castps_si512(x), _mm512_castps_si512(y)));
 }

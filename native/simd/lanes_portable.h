@@ -65,6 +65,11 @@ inline float largest(F a) {
     EACH r = a.v[l] > r ? a.v[l] : r;
     return r;
 }
+inline F largest_each(const F (&a)[kLanes]) {  // lane i: the largest of a[i]
+    F r;
+    EACH r.v[l] = largest(a[l]);
+    return r;
+}
 inline F max_bits(F a, F b) {  // of their bits as unsigned integers
     EACH {
         uint32_t x, y;

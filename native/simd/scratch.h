@@ -14,7 +14,7 @@ struct Scratch {
     int32_t* idx = nullptr;          // [n]
     uint64_t* w = nullptr;           // [n] their weights
     uint64_t* keys = nullptr;        // [n] (value, index) packed for sorting
-    float* lane_max = nullptr;       // [n_groups * kLanes]
+    float* block_max = nullptr;      // [n_groups * kLanes]
     float* order = nullptr;          // [n_groups * kLanes]
     uint64_t* group_mass = nullptr;  // [n_groups]
     int32_t* counts = nullptr;       // [n] by token id, all zero between uses
@@ -56,7 +56,7 @@ struct Scratch {
         counts = reinterpret_cast<int32_t*>(take(4 * padded));
         w = reinterpret_cast<uint64_t*>(take(8 * padded));
         keys = reinterpret_cast<uint64_t*>(take(8 * padded));
-        lane_max = reinterpret_cast<float*>(take(4 * lanes));
+        block_max = reinterpret_cast<float*>(take(4 * lanes));
         order = reinterpret_cast<float*>(take(4 * lanes));
         group_mass = reinterpret_cast<uint64_t*>(take(8 * lanes));
         capacity = n;

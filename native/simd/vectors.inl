@@ -52,8 +52,12 @@ inline uint32_t lanes_below(int64_t n) {
     return n >= kLanes ? 0xffffu : (1u << n) - 1;
 }
 
-inline bool group_reaches(const float* lane_max, int64_t start, float lo) {
-    return !lane_max || ge(load(lane_max + start / kGroup * kLanes), splat(lo)) != 0;
+// Which of the blocks from `start`, the first of a group, have elements >= lo.
+inline uint32_t blocks_reaching(const float* block_max, int64_t start, float lo) {
+    return ge(load(block_max + start / kBlock), splat(lo));
+}
+inline bool group_reaches(const float* block_max, int64_t start, float lo) {
+    return !block_max || blocks_reaching(block_max, start, lo) != 0;
 }
 
 }  // namespace

@@ -20,23 +20,30 @@ inline uint64_t fixed_sum(const float* w, int64_t n) {
     return sum_fixed(add_fixed(s, other));
 }
 
-// Lowest value of elements whose weight is more than nothing, or that are asked for.
-inline float lowest_weighed(const ExpParams* e, float lo) {
-    return e->base + e->d_min > lo ? e->base + e->d_min : lo;
+// Elements below this one weigh nothing: their number rounds to 0.
+inline float lowest_weighed(const ExpParams* e) {
+    return e->base + e->d_min;
 }
 
-uint64_t mass(const float* x, int64_t n, const ExpParams* e, float lo, const float* lane_max,
+// The sum of the weights of elements >= lo of one group.
+template <bool bounded>
+inline uint64_t group_mass_of(const Exp& exp, const float* x, int64_t n, float lo) {
+    float w[kGroup];
+    exp_group<bounded>(exp, x, n, lo, w);
+    return fixed_sum(w, n);
+}
+
+uint64_t mass(const float* x, int64_t n, const ExpParams* e, float lo, const float* block_max,
               uint64_t* group_mass) {
     const Exp exp(*e);
-    const float floor = lowest_weighed(e, lo);
-    float w[kGroup];
+    const float floor = lowest_weighed(e);
     uint64_t total = 0;
     for (int64_t start = 0; start < n; start += kGroup) {
         uint64_t sum = 0;
-        if (group_reaches(lane_max, start, floor)) {
+        if (group_reaches(block_max, start, std::fmax(lo, floor))) {
             const int64_t size = smaller(kGroup, n - start);
-            exp_group(exp, x + start, size, lo, w);
-            sum = fixed_sum(w, size);
+            sum = lo > floor ? group_mass_of<true>(exp, x + start, size, lo)
+                             : group_mass_of<false>(exp, x + start, size, lo);
         }
         group_mass[start / kGroup] = sum;
         total += sum;
@@ -44,26 +51,83 @@ uint64_t mass(const float* x, int64_t n, const ExpParams* e, float lo, const flo
     return total;
 }
 
-uint64_t mass_collect(const float* x, int64_t n, const ExpParams* e, float lo, float guess,
-                      const float* lane_max, const float* next, float* val, int32_t* idx,
-                      int64_t* n_collected) {
+// The weights of kChains vectors added up in float32 before they are rounded to fixed point.
+template <bool bounded>
+inline Fixed rough_group(const Exp& exp, const float* x, int64_t n, F least) {
+    const F zero = splat(0);
+    Fixed sum = zero_fixed();
+    int64_t i = 0;
+    for (; i + kChains * kLanes <= n; i += kChains * kLanes) {
+        F a[kChains], w[kChains];
+        for (int k = 0; k < kChains; ++k) a[k] = load(x + i + k * kLanes);
+        exp(a, w);
+        if (bounded) {
+            for (int k = 0; k < kChains; ++k) w[k] = select(ge(a[k], least), w[k], zero);
+        }
+        for (int half = kChains / 2; half > 0; half /= 2) {
+            for (int k = 0; k < half; ++k) w[k] = add(w[k], w[k + half]);
+        }
+        sum = add_fixed(sum, to_fixed(w[0]));
+    }
+    each_vector(x, i, n, kLowest, [&](F a, int64_t, int) {
+        F x1[1] = {a}, w[1];
+        exp(x1, w);
+        sum = add_fixed(sum, to_fixed(bounded ? select(ge(a, least), w[0], zero) : w[0]));
+    });
+    return sum;
+}
+
+uint64_t rough_mass(const float* x, int64_t n, const ExpParams* e, float lo, const float* block_max,
+                    const float* next) {
     const Exp exp(*e);
-    const float floor = lowest_weighed(e, lo), least = floor < guess ? floor : guess;
-    float w[kGroup];
-    uint64_t total = 0;
-    int64_t k = 0;
+    const float floor = lowest_weighed(e);
+    const F least = splat(lo);
+    Fixed total = zero_fixed();
     for (int64_t start = 0; start < n; start += kGroup) {
-        if (!group_reaches(lane_max, start, least)) continue;
         const int64_t size = smaller(kGroup, n - start);
         if (next) {
             for (int64_t i = 0; i < size; i += kLanes) __builtin_prefetch(next + start + i, 0, 2);
         }
-        exp_group(exp, x + start, size, lo, w);
-        total += fixed_sum(w, size);
-        k += collect_group(x, start, start + size, guess, val + k, idx + k);
+        if (!group_reaches(block_max, start, std::fmax(lo, floor))) continue;
+        total = add_fixed(total, lo > floor ? rough_group<true>(exp, x + start, size, least)
+                                            : rough_group<false>(exp, x + start, size, least));
     }
-    *n_collected = k;
-    return total;
+    return sum_fixed(total);
+}
+
+float tail_bound(const float* x, int64_t n, const ExpParams* e, float lo, double budget) {
+    constexpr int64_t n_samples = 1024;
+    const Exp exp(*e);
+    const int64_t stride = n / (n_samples / kLanes) / kLanes * kLanes;
+    float w[n_samples];
+    for (int64_t i = 0; i < n_samples; i += kLanes) {
+        exp_group<true>(exp, x + i / kLanes * stride, kLanes, lo, w + i);
+    }
+    const float most = static_cast<float>(budget * n_samples / static_cast<double>(n));
+    uint32_t within = 0, beyond = 0x7f800000;  // bits of weights: all below weigh at most `most`, or more
+    while (beyond - within > 1u << 20) {       // 1/8 octave
+        const uint32_t middle = within + (beyond - within) / 2;
+        float bound;
+        std::memcpy(&bound, &middle, sizeof bound);
+        const F b = splat(bound), zero = splat(0);
+        F sum[4];
+        for (F& v : sum) v = zero;
+        for (int64_t i = 0; i < n_samples; i += 4 * kLanes) {
+            for (int k = 0; k < 4; ++k) {
+                const F a = load(w + i + k * kLanes);
+                sum[k] = add(sum[k], select(gt(b, a), a, zero));
+            }
+        }
+        float lanes[kLanes], below = 0;
+        store(lanes, add(add(sum[0], sum[1]), add(sum[2], sum[3])));
+        for (float v : lanes) below += v;
+        (below <= most ? within : beyond) = middle;
+    }
+    float bound;
+    std::memcpy(&bound, &within, sizeof bound);
+    if (!(bound > 0)) return lo;
+    const double value = e->base + (std::log2(static_cast<double>(bound)) - kFixedBits + e->m) / e->c;
+    return std::fmax(lo, static_cast<float>(value));
 }
 
 uint64_t weights(const float* x, int64_t n, const ExpParams* e, uint64_t* w) {
@@ -72,7 +136,7 @@ uint64_t weights(const float* x, int64_t n, const ExpParams* e, uint64_t* w) {
     Fixed total = zero_fixed();
     for (int64_t start = 0; start < n; start += kGroup) {
         const int64_t size = smaller(kGroup, n - start);
-        exp_group(exp, x + start, size, kLowest, y);
+        exp_group<false>(exp, x + start, size, kLowest, y);
         for (int64_t i = 0; i < size; i += kLanes) {
             const Fixed v = to_fixed(load(y + i));
             store_fixed(w + start + i, v);
@@ -130,7 +194,7 @@ bool softmax(const float* x, int64_t n, float* y, float* tops, uint64_t* group_m
         if (top == kLowest) continue;
         float w[kGroup];
         float* const out = size == kGroup ? y + start : w;
-        exp_group(Exp(e), x + start, size, e.d_min + e.base, out);
+        exp_group<true>(Exp(e), x + start, size, e.d_min + e.base, out);
         group_mass[start / kGroup] = fixed_sum(out, size);
         if (out == w) std::memcpy(y + start, w, static_cast<size_t>(size) * sizeof *y);
     }
