@@ -30,7 +30,7 @@ tests() { "$python" -m pytest -q -p no:cacheprovider -W ignore "$@"; }
 engine() {
     model=$(mktemp -d) && "$python" -c "import sys; sys.path.insert(0, 'bench'); import random_models
 random_models.write_model('$model', '7b')" &&
-        "$python" -m rvllm benchmark "$model" --device cuda --load-format dummy --n 1,4,16,32,64,128,256 "$@"
+        "$python" -m rvllm benchmark "$model" --device cuda --load-format dummy "$@"
 }
 
 export PYTHONPATH="python${PYTHONPATH:+:$PYTHONPATH}"
@@ -44,9 +44,14 @@ step "linear" "$build/cuda/cuda_gemm"
 step "attention" "$python" bench/cuda_attention.py
 step "sampler" "$python" bench/cuda_sampler.py
 step "model" "$python" bench/cuda_model.py
-step "engine, greedy" engine
-step "engine, sampled" engine --temperature 0.8 --top-p 0.95
+step "engine, greedy" engine --n 1,4,16,32,64,128,256
+step "engine, sampled" engine --n 1,4,16,32,64,128,256 --temperature 0.8 --top-p 0.95
+step "engine, prefill" engine --n 1x128,1x512,1x2048,16x2048 --output-len 1 --repeat 5
+step "engine, context of 1,024" engine --n 64x1024 --output-len 64
 step "start" "$python" bench/startup.py --shape 7b --device cuda --repeat 3
-step "HTTP" "$python" bench/serve.py --shape 7b --device cuda --streams 1,32,256 --tokens 256 --repeat 2
+step "HTTP, greedy" "$python" bench/serve.py --shape 7b --device cuda --rows 1,32,256,200:32,1024x64 --tokens 256 \
+    --repeat 3
+step "HTTP, sampled" "$python" bench/serve.py --shape 7b --device cuda --rows 256 --tokens 256 --repeat 3 \
+    --temperature 0.8 --top-p 0.95
 echo "$failed steps failed"
 exit "$failed"

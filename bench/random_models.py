@@ -54,21 +54,24 @@ def write_model(directory: str | Path, shape: str, *, tokenizer: bool = False) -
 
 
 def byte_pairs(vocab_size: int) -> dict:
-    """Return a byte-level BPE tokenizer.json: every byte, then pairs of bytes, then triples, in order."""
+    """Return a byte-level BPE tokenizer.json: every byte, then pairs of printable ASCII, then triples, in order.
+
+    Every token behind the first 256 is text of its own, so that a stream of random tokens has an event for each.
+    """
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [b for b in range(256) if b not in printable]
     alphabet = [chr(b) for b in printable] + [chr(256 + i) for i in range(len(others))]
     tokens, merges = list(alphabet), []
-    known = set(tokens)
-    first = 0
+    letters = alphabet[: 127 - 33]
+    heads = iter(letters)
     while len(tokens) < vocab_size:
-        for last in alphabet:
-            token = tokens[first] + last
-            if token not in known and len(tokens) < vocab_size:
-                known.add(token)
-                tokens.append(token)
-                merges.append([tokens[first], last])
-        first += 1
+        head = next(heads, None)
+        if head is None:  # pairs are done
+            heads = iter(tokens[len(alphabet) :])
+            continue
+        for last in letters[: vocab_size - len(tokens)]:
+            tokens.append(head + last)
+            merges.append([head, last])
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     return {
         "version": "1.0",

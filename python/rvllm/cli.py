@@ -74,7 +74,9 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = verb("benchmark", _benchmark, "[MODEL] [flags]", "measure tokens per second of a model, without HTTP")
     group = sub.add_argument_group("benchmark")
-    group.add_argument("--n", default="1,4,16", metavar="LIST", help="batch sizes (default: 1,4,16)")
+    group.add_argument(
+        "--n", default="1,4,16", metavar="LIST", help="batches; 16x2048: 16 prompts of 2048 tokens (default: 1,4,16)"
+    )
     positive = flags.at_least(1)
     group.add_argument("--prompt-len", type=positive, default=32, metavar="N", help="tokens (default: 32)")
     group.add_argument("--output-len", type=positive, default=256, metavar="N", help="tokens (default: 256)")
@@ -155,22 +157,16 @@ def _print_curl(url: str) -> None:
 def _benchmark(args: argparse.Namespace) -> int:
     from rvllm import flags
 
-    try:
-        sizes = [int(n) for n in args.n.split(",")]
-    except ValueError:
-        sizes = []
-    if not sizes or min(sizes) < 1:
-        raise RvllmError(f"--n {args.n!r} is not a list of batch sizes such as 1,4,16")
     config = flags.engine_config(args)
 
-    from rvllm.benchmark import run
+    from rvllm.benchmark import parse_batches, run
     from rvllm.progress import ProgressBar
 
+    batches = parse_batches(args.n, args.prompt_len)
     with ProgressBar() as bar:
         return run(
             config,
-            n=sizes,
-            prompt_len=args.prompt_len,
+            batches=batches,
             output_len=args.output_len,
             repeat=args.repeat,
             temperature=args.temperature,
