@@ -9,6 +9,7 @@ cdef class Scheduler(SequenceTable):
     cdef readonly int32_t max_num_batched_tokens
     cdef readonly int32_t max_prefill_chunk
     cdef readonly int32_t max_mixed_tokens
+    cdef readonly int32_t short_prompt  # tokens to compute up to which a prompt may go beyond max_mixed_tokens
     cdef readonly int32_t max_rows
     cdef readonly int32_t max_moves  # blocks between the tiers in one step, each way
     cdef int32_t budget              # tokens of the step that is being built
@@ -45,6 +46,7 @@ cdef class Scheduler(SequenceTable):
     cdef bint may_grow(self, const Sequence* s) noexcept nogil
     cdef void start(self, Sequence* s, int32_t n_found, int32_t n_total, StepInput* step) noexcept nogil
     cdef void tell_started(self, Sequence* s, Outbox* out) noexcept nogil
+    cdef int32_t room_for(self, int32_t n_left, const StepInput* step) noexcept nogil
     cdef int32_t chunk_of(self, const Sequence* s, int32_t begin, const StepInput* step) noexcept nogil
     cdef void run(self, Sequence* s, int32_t n, StepInput* step) noexcept nogil
     cdef void draw(self, Sequence* s, StepInput* step) noexcept nogil

@@ -142,9 +142,9 @@ class MovingSchedules(Schedules):
         depth=st.sampled_from([1, 2]),
         n_blocks=st.sampled_from([13, 16]),
         max_num_seqs=st.sampled_from([3, 6]),
-        n_tokens=st.sampled_from([11, 32]),
+        n_tokens=st.sampled_from([11, 32, 48]),
         n_host_blocks=st.sampled_from([3, 12, 40]),
-        mixed=st.sampled_from([0, 6, 8]),
+        mixed=st.sampled_from([0, 6, 8, 32]),
         faults=st.booleans(),
     )
     def start(self, depth, n_blocks, max_num_seqs, n_tokens, n_host_blocks, mixed, faults):
@@ -252,6 +252,21 @@ def test_prompts_beside_decodes_keep_to_their_budget():
     assert e.step()["query_start"] == [0, 1, 49]  # nothing decodes yet
     e.add(list(range(100, 130)), max_tokens=10, ignore_eos=True)
     assert [e.step()["query_start"] for _ in range(4)] == [[0, 1, 2, 12], [0, 1, 2, 12], [0, 1, 2, 12], [0, 1, 2, 3]]
+    e.run()
+
+
+def test_short_prompts_beside_decodes_may_fill_a_step():
+    e = FakeEngine(n_blocks=128, max_num_seqs=40, max_num_batched_tokens=64, max_mixed_tokens=48)
+    decoding(e, 3)
+    for k in range(25):
+        e.add([k, 7, k], max_tokens=9, ignore_eos=True)
+    assert e.step()["query_start"] == [0, 1, 2, 3, *range(6, 64, 3)]  # the 21st would be in two steps
+    e.add(list(range(60)), max_tokens=9, ignore_eos=True)
+    e.add([1, 2, 3, 4], max_tokens=9, ignore_eos=True)  # not so short, and behind a longer one
+    e.add([1, 2, 3], max_tokens=9, ignore_eos=True)
+    assert e.step()["query_start"] == [*range(24), *range(26, 39, 3), 48]
+    assert [e.step()["query_start"] for _ in range(2)] == [[*range(29), 48]] * 2
+    assert e.step()["query_start"] == [*range(29), 38, 42, 45]
     e.run()
 
 

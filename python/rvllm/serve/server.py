@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("rvllm.serve")
 
 BACKLOG = 2048  # connections the kernel holds while the loop is busy
+# Objects until the garbage collector looks at the young ones. With the usual 700 it looks at everything once in 400
+# requests, which stops 256 streams for 10 ms.
+GC_THRESHOLD = 10_000
 FLUSH_S = 3.0  # for answers to reach their clients once the engine has stopped
 
 
@@ -73,6 +76,7 @@ async def serve(config: EngineConfig, options: ServeOptions, after_ready: Callab
         service.ready(engine)
         log.info("resolved %s\n%s", engine.loaded.sizes.text(), engine.loaded.memory.text())
         gc.freeze()  # what starting made lives as long as the process: no need to look at it again
+        gc.set_threshold(GC_THRESHOLD)
         gc.enable()
         url = address(options, sock)
         log.info("ready after %.2f s, listening on %s", time.monotonic() - started, url)
