@@ -5,6 +5,9 @@ then the same prompts in turn, four times as many as the cache holds: computed a
 (--num-cpu-blocks), and found in a cache that holds them all. Medians over all prompts of all rounds; the prefix hits of
 each row are printed, and every row draws the same tokens.
 
+Then, what decodes notice of it: milliseconds of the steps of 32 sequences that decode while such prompts are computed,
+with and without a second tier for what they evict, and while they come back.
+
     PYTHONPATH=python python bench/swap.py --device cuda --shape 7b --prompt-tokens 4096
 """
 
@@ -17,10 +20,12 @@ import statistics
 import sys
 import tempfile
 import time
+from itertools import pairwise
 
 from random_models import SHAPES, write_model
 from rvllm import LLM, SamplingParams
 
+N_DECODES, DECODE_TOKENS = 32, 300
 ONE = SamplingParams(temperature=0, max_tokens=1, ignore_eos=True)
 
 
@@ -45,6 +50,73 @@ def rounds(model: str, args: argparse.Namespace, prompts: list[list[int]], **blo
                 tokens += llm.generate([prompt], ONE)[0].choices[0].token_ids
                 times[-1].append((time.perf_counter() - start) * 1e3)
         return times, tokens, llm.engine.stats()
+
+
+def decode_steps(llm: LLM, prompts: list[list[int]]) -> list[float]:
+    """Return the ms of each step of N_DECODES sequences, while `prompts` run one behind the other; [] : 100 steps."""
+    engine = llm.engine
+    todo = list(prompts)
+    ends: list[float] = []
+    decodes = []
+
+    def on_prompt(handle, chunks) -> None:
+        if handle.finished and todo:
+            engine.submit(todo.pop(0), ONE, on_update=on_prompt)
+        elif handle.finished:
+            stop()
+
+    def on_decode(handle, chunks) -> None:
+        if handle is not decodes[0]:
+            return
+        ends.append(handle.last_token)
+        if len(ends) == 10 and todo:
+            engine.submit(todo.pop(0), ONE, on_update=on_prompt)
+        if len(ends) == 110 and not prompts:
+            stop()
+
+    def stop() -> None:
+        for handle in decodes:
+            engine.cancel(handle)
+
+    params = SamplingParams(temperature=0, max_tokens=DECODE_TOKENS, ignore_eos=True)
+    decodes += [engine.submit([k + 3] * 20, params, on_update=on_decode) for k in range(N_DECODES)]
+    while engine.n_unfinished:
+        engine.poll()
+    if todo:
+        sys.exit("the decodes ended before the prompts")
+    return [(b - a) * 1e3 for a, b in pairwise(ends[10:])]
+
+
+def beside_decodes(model: str, args: argparse.Namespace, prompts: list[list[int]]) -> dict[str, tuple]:
+    """Return {what runs beside the decodes: (step times, blocks moved)}."""
+    each = -(-args.prompt_tokens // 16) + 1
+    n_blocks = N_DECODES * (DECODE_TOKENS // 16 + 3) + each * 3 // 2
+    others = [[(t + k + 1) % 1000 + 3 for t in prompts[0]] for k in range(n_blocks // each + 1 + len(prompts))]
+    fresh = [others.pop() for _ in prompts]
+    rows = {}
+    for n_cpu_blocks in (0, 2 * n_blocks):
+        with LLM(
+            model,
+            device=args.device,
+            load_format="dummy",
+            skip_tokenizer=True,
+            max_model_len=max(args.prompt_tokens, DECODE_TOKENS) + 32,
+            num_blocks=n_blocks,
+            num_cpu_blocks=n_cpu_blocks,
+        ) as llm:
+            for prompt in prompts + others:  # the others fill the cache
+                llm.generate([prompt], ONE)
+            rounds = {"nothing": [], "prompts computed again": prompts}
+            if n_cpu_blocks:
+                rounds = {"prompts brought back, others evicted": prompts, "prompts computed, others evicted": fresh}
+            for name, those in rounds.items():
+                before = llm.engine.stats()
+                times = decode_steps(llm, those)
+                now = llm.engine.stats()
+                moves = (now.blocks_swapped_in - before.blocks_swapped_in,
+                         now.blocks_swapped_out - before.blocks_swapped_out)  # fmt: skip
+                rows[name] = (times, *moves)
+    return rows
 
 
 def main() -> None:
@@ -96,6 +168,18 @@ def main() -> None:
             print(json.dumps(row), flush=True)
         else:
             print(f"{name:36}{ms:10.2f}{min(values):10.2f}{base / ms:15.1f}x{found:14.0f}", flush=True)
+    with tempfile.TemporaryDirectory() as directory:
+        beside = beside_decodes(write_model(directory, args.shape), args, prompts[:4])
+    if not args.json:
+        head = f"ms of a step of {N_DECODES} decodes beside"
+        print(f"\n{head:36}{'p50':>10}{'p90':>10}{'longest':>10}{'in':>8}{'out':>8}")
+    for name, (values, n_in, n_out) in beside.items():
+        p50, p90, longest = (sorted(values)[int((len(values) - 1) * share)] for share in (0.5, 0.9, 1))
+        if args.json:
+            row = {"name": f"steps beside {name}", "unit": "ms", "p50": p50, "p90": p90, "longest": longest}
+            print(json.dumps(row | {"blocks_in": n_in, "blocks_out": n_out}), flush=True)
+        else:
+            print(f"{name:36}{p50:10.2f}{p90:10.2f}{longest:10.2f}{n_in:8}{n_out:8}", flush=True)
 
 
 if __name__ == "__main__":

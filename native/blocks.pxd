@@ -45,6 +45,7 @@ cdef class BlockManager:
     cdef readonly bint prefix_caching
     cdef readonly int64_t n_swapped_out  # blocks copied to the second tier
     cdef readonly int64_t n_swapped_in   # and back
+    cdef int32_t n_promised  # blocks that admitted prompts will take
     cdef Block* blocks       # [n_blocks + n_host_blocks + 2] the last ones are the heads of the pools' lists
     cdef BlockPool device
     cdef BlockPool host
@@ -65,6 +66,8 @@ cdef class BlockManager:
     cdef int32_t n_in_reach(self, const int32_t* found, int32_t n_found) noexcept nogil
     cdef int32_t n_needed(self, const int32_t* found, int32_t n_found, int32_t n_total) noexcept nogil
     cdef int32_t admit(self, Sequence* s, const int32_t* found, int32_t n_found, int32_t n_total) noexcept nogil
+    cdef void take(self, Sequence* s, int32_t n_tokens) noexcept nogil
+    cdef void redeem(self, Sequence* s) noexcept nogil
     cdef bint adopt(self, Sequence* s, int32_t max_tokens) noexcept nogil
     cdef bint needs_block(self, const Sequence* s, int32_t position) noexcept nogil
     cdef void extend(self, Sequence* s, int32_t position) noexcept nogil

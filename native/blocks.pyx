@@ -5,6 +5,9 @@ A block is *referenced* (in `n_refs` tables), *cached* (unreferenced, but its co
 *empty*. Empty blocks are handed out first, then cached ones, least recently used first. A sequence gives its blocks
 back last one first, so that the tail of a prefix goes before its head: a prefix without its head cannot be found.
 
+An admitted prompt is *promised* all its blocks, and takes them as its chunks are scheduled: what they held is kept
+until then, and its moving to the second tier is spread over the steps that compute the prompt.
+
 The second tier is blocks in host memory, numbered behind the others. Content that would be lost when its block is
 handed out again moves there, and moves back when a lookup finds it: it is in one tier at a time. Each move is a copy in
 the step that is being scheduled. The copies of a step run in order, before its ops and behind the steps before it, so
@@ -66,8 +69,8 @@ cdef class BlockManager:
     # ---- counting ----------------------------------------------------------------------------------
 
     cdef int32_t n_free(self) noexcept nogil:
-        """Blocks that allocate() can hand out: empty and cached ones."""
-        return self.device.n_free()
+        """Blocks that are nobody's: empty and cached ones, without the promised."""
+        return self.device.n_free() - self.n_promised
 
     cdef int32_t n_for(self, int64_t n_tokens) noexcept nogil:
         """Blocks that n_tokens tokens need."""
@@ -106,11 +109,11 @@ cdef class BlockManager:
         return n
 
     cdef int32_t admit(self, Sequence* s, const int32_t* found, int32_t n_found, int32_t n_total) noexcept nogil:
-        """Give a sequence without blocks a table of n_total that begins with the found ones; n_needed() are free.
+        """Give a sequence without blocks the found ones, and promise it n_total in all; n_needed() are free.
 
-        Returns how many of them came from the second tier.
+        Returns how many of the found ones came from the second tier.
         """
-        cdef int32_t i, _i, n_moved = 0
+        cdef int32_t i, n_moved = 0
         for i in range(n_found):
             self.share(found[i])  # all, before allocate() looks for a block to reuse in either tier
         for i in range(n_found):
@@ -120,14 +123,24 @@ cdef class BlockManager:
                 s.blocks.push_back(self.allocate())
                 self.swap_in(found[i], s.blocks.back())
                 n_moved += 1
-        for _i in range(n_found, n_total):
-            s.blocks.push_back(self.allocate())
+        s.n_promised = n_total - n_found
+        self.n_promised += s.n_promised
         s.n_hashed = n_found
         s.n_writable = n_total * self.block_size
         return n_moved
 
+    cdef void take(self, Sequence* s, int32_t n_tokens) noexcept nogil:
+        """Give a sequence the blocks, of those it was promised, that its first n_tokens tokens need."""
+        while s.n_promised and <int32_t> s.blocks.size() < self.n_for(n_tokens):
+            s.blocks.push_back(self.allocate())
+            self.redeem(s)
+
+    cdef void redeem(self, Sequence* s) noexcept nogil:
+        s.n_promised -= 1
+        self.n_promised -= 1
+
     cdef bint adopt(self, Sequence* s, int32_t max_tokens) noexcept nogil:
-        """Replace blocks of s, which has computed no further than `n_hashed`, by cached ones that continue its tokens.
+        """Give s, which has computed no further than `n_hashed`, cached blocks that continue its tokens.
 
         At most max_tokens tokens, and what the step can move. True: there is more in the second tier.
         """
@@ -139,15 +152,15 @@ cdef class BlockManager:
                                       s.tokens.data() + i * self.block_size)
             if block < 0:
                 return False
-            if block < self.n_blocks:
-                self.share(block)
-                self.drop(s.blocks[i])
-                s.blocks[i] = block
-            elif self.n_in < self.max_in:
-                self.share(block)
-                self.swap_in(block, s.blocks[i])
-            else:
+            if block >= self.n_blocks and self.n_in >= self.max_in:
                 return True
+            self.share(block)
+            if block < self.n_blocks:
+                s.blocks.push_back(block)
+            else:
+                s.blocks.push_back(self.allocate())
+                self.swap_in(block, s.blocks.back())
+            self.redeem(s)
             s.n_hashed = i + 1
         return False
 
@@ -209,10 +222,12 @@ cdef class BlockManager:
         child.n_writable = parent.n_writable = 0
 
     cdef void truncate(self, Sequence* s, int32_t n_tokens) noexcept nogil:
-        """Give back the blocks behind the first n_tokens tokens."""
+        """Give back the blocks behind the first n_tokens tokens, and those that were promised."""
         while s.blocks.size() > <size_t> self.n_for(n_tokens):
             self.drop(s.blocks.back())
             s.blocks.pop_back()
+        self.n_promised -= s.n_promised
+        s.n_promised = 0
         s.n_hashed = min(s.n_hashed, n_tokens / self.block_size)
         s.n_writable = 0
 
@@ -223,7 +238,7 @@ cdef class BlockManager:
     # ---- blocks ------------------------------------------------------------------------------------
 
     cdef int32_t allocate(self) noexcept nogil:
-        """Take a block; there must be a free one."""
+        """Take a block: a free one, or a promised one; there must be one."""
         cdef int32_t block
         if self.device.n_empty():
             block = self.device.take_empty()
@@ -320,6 +335,8 @@ cdef class BlockManager:
                 return "the prefix cache does not find a block under its own content"
             n_referenced += b.n_refs > 0
             n_cached += b.cached
+        if not 0 <= self.n_promised <= self.device.n_free():
+            return "more blocks are promised than free"
         if n_referenced + self.device.n_free() != self.n_blocks:
             return "referenced, cached and empty blocks are not all blocks"
         if self.host.n_free() != self.n_host_blocks:

@@ -219,6 +219,7 @@ cdef extern from "request.h" namespace "rvllm" nogil:
         int32_t n_cached
         int32_t slot
         vector[int32_t] blocks
+        int32_t n_promised
         int32_t n_writable
         int32_t n_hashed
         uint64_t last_step

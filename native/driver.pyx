@@ -106,12 +106,18 @@ cdef class BlockDriver:
         cdef int32_t n = self.blocks.n_needed(found.data(), <int32_t> found.size(), self.blocks.n_for(s.tokens.size()))
         return n <= self.blocks.n_free()
 
-    def admit(self, number) -> int:
-        """Give the sequence all its blocks; return how many of them were cached."""
+    def admit(self, number, bint take=True) -> int:
+        """Give the sequence all its blocks, or promise those that were not cached; return how many were."""
         cdef Sequence* s = self.sequence(number)
         cdef vector[int32_t] found = self.lookup(number)
         self.blocks.admit(s, found.data(), <int32_t> found.size(), self.blocks.n_for(s.tokens.size()))
+        if take:
+            self.blocks.take(s, <int32_t> s.tokens.size())
         return found.size()
+
+    def take(self, number, int32_t n_tokens):
+        """Take the promised blocks of the first n_tokens tokens."""
+        self.blocks.take(self.sequence(number), n_tokens)
 
     def adopt(self, number) -> bool:
         """Take cached blocks that continue the sequence; return whether there is more to move."""

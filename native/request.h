@@ -57,6 +57,7 @@ struct Sequence {
     int32_t n_cached = 0;         // prompt tokens found in the prefix cache at the first admission
     int32_t slot = -1;            // sampler slot while running
     std::vector<int32_t> blocks;  // block table (cache group 0)
+    int32_t n_promised = 0;       // blocks of the prompt that it has not taken yet
     int32_t n_writable = 0;       // the next positions, up to here, are in blocks that no one else holds
     int32_t n_hashed = 0;         // leading full blocks whose hash is known
     uint64_t last_step = 0;       // last step that reads or writes what this sequence holds

@@ -6,9 +6,10 @@ i + 1 comes before update() of step i: a sequence then runs with a token the hos
 behind a stop is dropped.
 
 A step spends its token budget on decodes first, then on prompts that are under way, then on waiting requests, each in
-order (RunsBefore). A prompt gets all its blocks when it is admitted, so only a decode can find none free; then the last
-running sequence is preempted: its blocks go back and it starts again from its tokens, most of which the prefix cache
-still holds. The first in order is never preempted, and add() refuses what does not fit alone, so every request ends.
+order (RunsBefore). A prompt is promised all its blocks when it is admitted, so only a decode can find none free; then
+the last running sequence is preempted: its blocks go back and it starts again from its tokens, most of which the prefix
+cache still holds. The first in order is never preempted, and add() refuses what does not fit alone, so every request
+ends.
 
 Blocks of the second tier come back as prompts are computed: a step in which sequences decode moves no more of them than
 its budget leaves tokens, and the prompt waits for the rest; another one moves what one sequence can hold. As many go
@@ -53,8 +54,8 @@ cdef class Scheduler(SequenceTable):
     `max_num_batched_tokens` tokens and `max_rows` rows of logits (default: max_num_batched_tokens), a sequence at most
     `max_prefill_chunk` of its prompt's tokens (0: no limit). A step in which sequences decode has at most
     `max_mixed_tokens` (0: no such limit), so that long prompts do not make the others wait; beyond it, prompts that
-    have a sixteenth of it or less to compute. `policy` is "fcfs" or "priority" (lower first). Beyond what could start at once, `max_queued` requests may wait. Raises ValueError naming
-    the argument.
+    have a sixteenth of it or less to compute. `policy` is "fcfs" or "priority" (lower first). Beyond what could start
+    at once, `max_queued` requests may wait. Raises ValueError naming the argument.
     """
 
     def __cinit__(self, BlockManager blocks not None, *, int32_t max_num_seqs, int32_t max_num_batched_tokens,
@@ -242,10 +243,10 @@ cdef class Scheduler(SequenceTable):
         return n
 
     cdef bint may_grow(self, const Sequence* s) noexcept nogil:
-        return <int32_t> s.blocks.size() * self.blocks.block_size < s.max_len - 1
+        return (<int32_t> s.blocks.size() + s.n_promised) * self.blocks.block_size < s.max_len - 1
 
     cdef void start(self, Sequence* s, int32_t n_found, int32_t n_total, StepInput* step) noexcept nogil:
-        """Move a sequence from the queue to the running ones, with a table of n_total blocks."""
+        """Move a sequence from the queue to the running ones, with n_total blocks, in its table or promised."""
         self.dequeue(s)
         s.tokens.reserve(s.max_len)
         s.blocks.reserve(self.blocks.n_for(s.max_len))
@@ -299,6 +300,7 @@ cdef class Scheduler(SequenceTable):
         """Put the next n tokens of s into the step, with the rows of logits that they ask for."""
         cdef int32_t token = step.n_tokens - s.n_computed  # of the step, for position 0
         cdef Request* r = s.request
+        self.blocks.take(s, s.n_computed + n)
         self.sequences_of(step)[step.n_seqs] = s
         add_query(step, s[0], n, self.blocks.block_size)
         s.n_computed += n

@@ -75,8 +75,11 @@ class Blocks(RuleBasedStateMachine):
                 return found[:-1]
         return found
 
-    @rule(document=st.sampled_from(DOCUMENTS), length=st.integers(1, 40), extras=st.sampled_from([0, 0, 7]))
-    def add(self, document, length, extras):
+    @rule(
+        document=st.sampled_from(DOCUMENTS), length=st.integers(1, 40), extras=st.sampled_from([0, 0, 7]),
+        chunk=st.integers(1, 40),
+    )  # fmt: skip
+    def add(self, document, length, extras, chunk):
         d = self.driver
         number = d.new(document[:length], extras)
         self.tokens[number], self.extras[number] = document[:length], extras
@@ -89,16 +92,22 @@ class Blocks(RuleBasedStateMachine):
             d.release(number)
             del self.tokens[number]
             return
-        assert d.admit(number) == len(found)
-        for block, f in zip(d.table(number), found, strict=False):
+        assert d.admit(number, take=False) == len(found)
+        assert len(d.table(number)) == len(found) and d.n_free() == len(idle - set(found)) - n_new
+        for block, f in zip(d.table(number), found, strict=True):
             assert block == f or (block in idle and f >= d.blocks.n_blocks)
-        assert set(d.table(number)[len(found) :]) <= idle
         self.copy()
         while d.adopt(number):
             self.copy()
         self.copy()
         assert d.n_hashed(number) >= len(found)
-        self.write(number, d.n_hashed(number) * self.block_size, length)
+        begin = d.n_hashed(number) * self.block_size
+        for end in sorted({min(begin + chunk, length), length}):
+            d.take(number, end)
+            assert len(d.table(number)) == max(d.n_hashed(number), -(-end // self.block_size))
+            self.copy()
+            self.write(number, begin, end)
+            begin = end
         d.commit(number, length)
 
     @precondition(lambda self: self.tokens)
@@ -394,7 +403,7 @@ def test_what_a_step_cannot_bring_back_comes_with_the_next():
         kept(d, range(first, first + 8), range(first + 10, first + 15))
     number = d.new(range(200, 209))
     assert d.lookup(number) == d.lookup(number)[:1] != []
-    assert d.admit(number) == 1
+    assert d.admit(number, take=False) == 1
     d.copies()
     while d.adopt(number):
         assert len(d.copies()) == 2, "one in, one out"
@@ -405,7 +414,7 @@ def test_what_a_step_cannot_bring_back_comes_with_the_next():
 def test_a_prompt_under_way_takes_what_others_computed():
     d = driver()
     number = d.new(range(13))
-    d.admit(number)
+    d.admit(number, take=False)
     other = compute(d, range(9))
     assert not d.adopt(number) and d.n_hashed(number) == 2
     assert d.table(number)[:2] == d.table(other)[:2]
