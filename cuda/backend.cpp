@@ -321,26 +321,39 @@ bool planned_device(int arch, Context* context) {
     } known[] = {{75, 40, 64},   {80, 108, 163},  {86, 84, 99},  {89, 128, 99},
                  {90, 132, 227}, {100, 148, 227}, {120, 170, 99}};
     for (const auto& k : known) {
-        if (k.arch != arch) continue;
+        const bool sm90 = k.arch == 90;
+        if (k.arch != arch || (sm90 && !kHasSm90)) continue;
         context->device = {k.arch, k.n_sms};
-        context->attention_device = {kHasSm90 && k.arch == 90, k.arch, k.smem_kb * 1024};
+        context->attention_device = {sm90, k.arch, k.smem_kb * 1024};
         return true;
     }
     return false;
 }
 
 // Takes the device into use; the first error.
-cudaError_t open_device(Cuda& c, int device) {
+cudaError_t open_device(Cuda& c) {
     const size_t workspace_bytes = linear_workspace_bytes(c.context.device);
-    cudaError_t e = cudaSetDevice(device);
-    if (e == cudaSuccess) e = cudaStreamCreateWithFlags(&c.context.stream, cudaStreamNonBlocking);
+    cudaError_t e = cudaStreamCreateWithFlags(&c.context.stream, cudaStreamNonBlocking);
     if (e == cudaSuccess) e = cudaMalloc(&c.context.linear_workspace, workspace_bytes);
     if (e == cudaSuccess) e = cudaMemset(c.context.linear_workspace, 0, workspace_bytes);
     for (cudaEvent_t& event : c.done) {
         if (e == cudaSuccess) e = cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
     }
-    if (e == cudaSuccess) e = compiled_arch(&c.context.attention_device.arch);
     return e;
+}
+
+// Kernels are chosen by the architecture that they were compiled for: an older one's also where the driver
+// compiles its PTX for this device.
+cudaError_t find_kernels(Context* c, const cudaDeviceProp& properties) {
+    int arch = 0;
+    const cudaError_t e = compiled_arch(&arch);
+    if (e != cudaSuccess) return e;
+    const int native = properties.major * 10 + properties.minor;
+    const bool sm90 = kHasSm90 && native == 90;
+    c->device = {sm90 ? native : arch, properties.multiProcessorCount};
+    c->attention_device = {sm90, arch, static_cast<int>(properties.sharedMemPerBlockOptin)};
+    c->pdl = arch >= 90;  // older kernels do not wait for their predecessor
+    return cudaSuccess;
 }
 
 }  // namespace
@@ -364,18 +377,27 @@ extern "C" __attribute__((visibility("default"))) rvllm::Backend* rvllm_cuda_bac
         setenv("CUDA_MODULE_LOADING", "EAGER", 0);  // every kernel now: nothing is allocated once steps run
         cudaDeviceProp properties;
         if (unusable(device, &properties, error, error_size)) return nullptr;
-        c->context.device = {properties.major * 10 + properties.minor, properties.multiProcessorCount};
-        AttentionDevice& attention = c->context.attention_device;
-        attention.sm90 = kHasSm90 && c->context.device.arch == 90;
-        attention.max_smem_bytes = static_cast<int>(properties.sharedMemPerBlockOptin);
-        std::snprintf(b.description, sizeof b.description, "%.80s, sm_%d, %d multiprocessors",
-                      properties.name, c->context.device.arch, c->context.device.n_sms);
-        const cudaError_t e = open_device(*c, device);
+        const int native = properties.major * 10 + properties.minor;
+        cudaError_t e = cudaSetDevice(device);
+        if (e == cudaSuccess) e = find_kernels(&c->context, properties);
+        if (e == cudaErrorNoKernelImageForDevice || e == cudaErrorInvalidDeviceFunction) {
+            std::snprintf(error, error_size,
+                          "librvllm_cuda.so has no kernels for CUDA device %d (%s): build it with "
+                          "RVLLM_CUDA_ARCHS=%d%s",
+                          device, properties.name, native, native == 90 ? "a" : "");
+            return nullptr;
+        }
+        if (e == cudaSuccess) e = open_device(*c);
         if (e != cudaSuccess) {
             std::snprintf(error, error_size, "CUDA device %d (%s) cannot be used: %s", device,
                           properties.name, cudaGetErrorString(e));
             return nullptr;
         }
+        const int n = std::snprintf(b.description, sizeof b.description, "%.80s, sm_%d, %d multiprocessors",
+                                    properties.name, native, c->context.device.n_sms);
+        if (c->context.device.arch != native)
+            std::snprintf(b.description + n, sizeof b.description - n, ", kernels of sm_%d",
+                          c->context.device.arch);
     }
     b.name = "cuda";
     b.self = c.get();
