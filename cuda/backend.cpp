@@ -318,8 +318,8 @@ bool unusable(int device, cudaDeviceProp* properties, char* error, int error_siz
 bool planned_device(int arch, Context* context) {
     constexpr struct {
         int arch, n_sms, smem_kb;
-    } known[] = {{75, 40, 64},   {80, 108, 163},  {86, 84, 99},  {89, 128, 99},
-                 {90, 132, 227}, {100, 148, 227}, {120, 170, 99}};
+    } known[] = {{70, 80, 96},  {75, 40, 64},   {80, 108, 163},  {86, 84, 99},
+                 {89, 128, 99}, {90, 132, 227}, {100, 148, 227}, {120, 170, 99}};
     for (const auto& k : known) {
         const bool sm90 = k.arch == 90;
         if (k.arch != arch || (sm90 && !kHasSm90)) continue;

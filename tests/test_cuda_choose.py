@@ -57,7 +57,9 @@ def choose(lib, m, n, k, arch=90, dtype=BF16, invariant=False, n_sms=132):
 @pytest.mark.parametrize(
     ("arch", "dtype", "k", "kernel"),
     [
-        (70, F16, 64, NONE),
+        (60, F16, 64, NONE),
+        (70, BF16, 64, NONE),
+        (70, F16, 64, TILE),
         (75, BF16, 64, NONE),
         (75, F16, 64, TILE),
         (80, BF16, 64, TILE),

@@ -1,7 +1,7 @@
 // Sizes of the attention kernels' tiles and of the shared memory that holds them (no CUDA headers).
 //
 // `arch` is the architecture that a kernel was compiled for. Everything fits what its chips have: 64 KB per
-// CTA on sm_75, 99 KB on 86, 89 and 120, 163 KB on 80 and 227 KB on 90 and 100.
+// CTA on sm_70 and 75, 99 KB on 86, 89 and 120, 163 KB on 80 and 227 KB on 90 and 100.
 #pragma once
 #include <cstdint>
 

@@ -12,7 +12,7 @@ AttentionDesc choose_attention(const AttentionDevice& device, DType dtype, int h
     if (head_dim != 64 && head_dim != 80 && head_dim != 96 && head_dim != 128 && head_dim != 256)
         return refuse("attention on CUDA has head sizes 64, 80, 96, 128 and 256");
     if (device.sm90) return {AttentionKernel::sm90, kWgmmaRows, ""};
-    if (device.arch < 75) return refuse("attention on CUDA needs compute capability 7.5");
+    if (device.arch < 70) return refuse("attention on CUDA needs compute capability 7.0");
     if (device.arch < 80 && dtype == DType::bf16)
         return refuse("attention in bf16 needs compute capability 8.0: use f16");
     if (decode_smem_bytes(device.arch, head_dim) > device.max_smem_bytes ||

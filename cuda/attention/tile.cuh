@@ -18,7 +18,7 @@ constexpr int kArch = __CUDA_ARCH__ / 10;
 constexpr int kArch = 0;
 #endif
 template <typename T>
-constexpr bool kHasProducts = kArch >= 80 || (kArch >= 75 && std::is_same<T, __half>::value);
+constexpr bool kHasProducts = kArch >= 80 || (kArch >= 70 && std::is_same<T, __half>::value);
 
 template <int D>
 constexpr int kRowBytes = row_bytes(D);

@@ -93,7 +93,7 @@ LinearDesc choose_linear(const Device& device, const LinearShape& s) {
     LinearDesc d;
     d.dtype = s.dtype;
     const bool half = s.dtype == DType::f16;
-    if (device.arch < 75 || (!half && s.dtype != DType::bf16) || (!half && device.arch < 80)) return d;
+    if (device.arch < 70 || (!half && s.dtype != DType::bf16) || (!half && device.arch < 80)) return d;
     if (s.m <= 0 || s.n <= 0 || s.k <= 0 || s.k % 8) return d;
     if (device.arch == 90) return choose_hopper(device, s);
     d.kernel = LinearKernel::tile;

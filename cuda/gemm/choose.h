@@ -12,7 +12,7 @@ enum class LinearKernel : uint8_t {
     split,  // sm_90a, few tokens and few rows: the K of a row block is split over a cluster (split.cuh)
     wide,   // sm_90a, few tokens, many rows: persistent CTAs share the tiles evenly (wide.cuh)
     large,  // sm_90a, more tokens: clusters share tokens, some tiles split their K (large.cuh)
-    tile,   // sm_75 and later: one CTA per tile, mma.sync (tile.cuh)
+    tile,   // every architecture: one CTA per tile, mma.sync (tile.cuh)
 };
 
 struct Device {

@@ -1,4 +1,4 @@
-// linear_tile_kernel (sm_75 and later): y = x @ weight^T, one CTA per 128 weight rows and 64 tokens.
+// linear_tile_kernel (every architecture): y = x @ weight^T, one CTA per 128 weight rows and 64 tokens.
 //
 // Four warps of mma.sync, 32 weight rows each, over two stages of shared memory; cp.async fills them
 // from sm_80 on. Right on every architecture and for every M, and fast on none: no K is split.
