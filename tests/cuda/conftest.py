@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from cuda_harness import has_bf16
 
 from rvllm._native import opcall
 
@@ -18,3 +19,12 @@ def cuda() -> opcall.Ops:
 @pytest.fixture(scope="session")
 def cpu() -> opcall.Cpu:
     return opcall.Cpu()
+
+
+@pytest.fixture(autouse=True)
+def _bf16(request: pytest.FixtureRequest) -> None:
+    callspec = getattr(request.node, "callspec", None)
+    if callspec and "bf16" in callspec.params.values() and "cuda" in request.fixturenames:
+        request.getfixturevalue("cuda")
+        if not has_bf16():
+            pytest.skip("this device has no bfloat16")

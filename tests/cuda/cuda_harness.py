@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import Any
 
@@ -10,9 +11,22 @@ import numpy as np
 from cases import EPS, Array, Problem, narrow, widen
 from op_harness import view_of
 from rvllm._native import opcall
+from rvllm._native.plan import Device
 
 GAP = 8  # columns: views of a plan start on multiples of 16 bytes
+LONG_NAMES = {"bf16": "bfloat16", "f16": "float16"}
 FLOAT32 = {"table"}  # operands that stay float32: the rope table
+
+
+@functools.cache
+def has_bf16() -> bool:
+    """Return whether the device computes in bfloat16: from sm_80 on."""
+    return Device("cuda").kernel("linear", "bf16", "bf16", {}) is not None
+
+
+def type_of_device() -> str:
+    """Return the type of whole models on this device."""
+    return "bf16" if has_bf16() else "f16"
 
 
 def rounded(p: Problem, op: str, dtype: str) -> Problem:

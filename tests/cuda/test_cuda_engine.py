@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+from cuda_harness import LONG_NAMES, type_of_device
 
 import tiny
 from rvllm import LLM, SamplingParams
@@ -41,7 +42,8 @@ def checkpoint(request, tmp_path_factory) -> tuple[str, object]:
 
 
 def engine(model: str, device: str = "cuda", **settings) -> LLM:
-    return LLM(model, device=device, dtype="bfloat16", skip_tokenizer=True, **({"num_blocks": 2000} | settings))
+    dtype = LONG_NAMES[type_of_device()]
+    return LLM(model, device=device, dtype=dtype, skip_tokenizer=True, **({"num_blocks": 2000} | settings))
 
 
 def assert_follows(reference, prompt: list[int], tokens: list[int]) -> None:
@@ -114,11 +116,11 @@ def test_a_prompt_that_comes_back_goes_on_as_one_that_stayed(checkpoint):
     assert came_back == stayed
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 24, 25, 40, 41, 64, 65])
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 24, 25, 40, 41, 64, 65, 127, 129, 255, 256, 257])
 def test_around_the_boundaries_of_buckets(checkpoint, n):
     model, reference = checkpoint
     prompts = prompts_of([3 + i % 40 for i in range(n)])
-    with engine(model, max_num_seqs=80) as llm:
+    with engine(model, max_num_seqs=260) as llm:
         together = tokens_of(llm.generate(prompts, greedy(24)))
     for prompt, tokens in list(zip(prompts, together, strict=True))[:: max(1, n // 4)]:
         assert_follows(reference, prompt, tokens)
