@@ -56,6 +56,8 @@ constexpr FindFn kFind[] = {
 
 Kernel find(Backend* b, const KernelKey* key) {
     const Context& c = self(b).context;
+    if (c.attention_device.arch < 80 && (key->in == DType::bf16 || key->out == DType::bf16))
+        return {nullptr, "bf16 needs compute capability 8.0: use f16"};
     Kernel kernel = kFind[static_cast<int>(key->op)](*key);
     if (key->op == Op::attention && kernel.fn) {
         const AttentionDesc desc = choose_attention(c.attention_device, key->in, key->attrs.head_dim);

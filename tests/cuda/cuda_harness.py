@@ -21,11 +21,11 @@ FLOAT32 = {"table"}  # operands that stay float32: the rope table
 @functools.cache
 def has_bf16() -> bool:
     """Return whether the device computes in bfloat16: from sm_80 on."""
-    return Device("cuda").kernel("linear", "bf16", "bf16", {}) is not None
+    return Device("cuda").kernel("silu", "bf16", "bf16", {}) is not None
 
 
-def type_of_device() -> str:
-    """Return the type of whole models on this device."""
+def half() -> str:
+    """Return the type of tests that run in one: bfloat16 where the device has it."""
     return "bf16" if has_bf16() else "f16"
 
 

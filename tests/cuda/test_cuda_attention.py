@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cuda_harness import assert_attention
+from cuda_harness import assert_attention, half
 
 from cases import narrow, normal, random_paged, widen
 from rvllm._native import opcall
@@ -42,16 +42,16 @@ def test_attention_mixed_batch(cuda: opcall.Cuda, cpu: opcall.Cpu, group: int, h
 @pytest.mark.parametrize("block_size", [16, 32, 128])
 def test_attention_block_sizes(cuda: opcall.Cuda, cpu: opcall.Cpu, block_size: int) -> None:
     rng = np.random.default_rng(block_size)
-    cache, step = random_paged(rng, *MIXED, 2, 64, "bf16", block_size)
-    q = narrow(normal(rng, sum(MIXED[1]), 8 * 64), "bf16")
+    cache, step = random_paged(rng, *MIXED, 2, 64, half(), block_size)
+    q = narrow(normal(rng, sum(MIXED[1]), 8 * 64), half())
     got = widen(attend(cuda, q, step, cache, 8, q.dtype))
-    assert_attention(got, attend(cpu, widen(q), step, cache, 8, np.dtype(np.float32)), "bf16")
+    assert_attention(got, attend(cpu, widen(q), step, cache, 8, np.dtype(np.float32)), half())
 
 
 def test_block_size_that_is_no_multiple_of_16_is_refused(cuda: opcall.Cuda) -> None:
     rng = np.random.default_rng(0)
-    cache, step = random_paged(rng, [20], [1], 2, 64, "bf16", 8)
-    q = narrow(normal(rng, 1, 8 * 64), "bf16")
+    cache, step = random_paged(rng, [20], [1], 2, 64, half(), 8)
+    q = narrow(normal(rng, 1, 8 * 64), half())
     with pytest.raises(MemoryError, match="block size"):
         attend(cuda, q, step, cache, 8, q.dtype)
 
@@ -59,16 +59,16 @@ def test_block_size_that_is_no_multiple_of_16_is_refused(cuda: opcall.Cuda) -> N
 @pytest.mark.parametrize("length", [255, 256, 257, 8191, 8193, 20000])
 def test_attention_long_decode(cuda: opcall.Cuda, cpu: opcall.Cpu, length: int) -> None:
     rng = np.random.default_rng(length)
-    cache, step = random_paged(rng, [length], [1], 1, 64, "bf16")
-    q = narrow(4 * normal(rng, 1, 4 * 64), "bf16")
+    cache, step = random_paged(rng, [length], [1], 1, 64, half())
+    q = narrow(4 * normal(rng, 1, 4 * 64), half())
     got = widen(attend(cuda, q, step, cache, 4, q.dtype))
-    assert_attention(got, attend(cpu, widen(q), step, cache, 4, np.dtype(np.float32)), "bf16")
+    assert_attention(got, attend(cpu, widen(q), step, cache, 4, np.dtype(np.float32)), half())
 
 
 def test_attention_of_a_row_does_not_depend_on_the_batch(cuda: opcall.Cuda) -> None:
     rng = np.random.default_rng(1)
-    cache, step = random_paged(rng, *MIXED, 2, 128, "bf16")
-    q = narrow(normal(rng, sum(MIXED[1]), 14 * 128), "bf16")
+    cache, step = random_paged(rng, *MIXED, 2, 128, half())
+    q = narrow(normal(rng, sum(MIXED[1]), 14 * 128), half())
     together = attend(cuda, q, step, cache, 14, q.dtype)
     starts = step["query_start"]
     for s, table in enumerate(step["tables"]):
@@ -90,13 +90,13 @@ def test_attention_lengths(cuda: opcall.Cuda, cpu: opcall.Cpu, kind: str, group:
     seqs["mixed"] = seqs["decode"] + CHUNKS[::5]
     rng = np.random.default_rng(group)
     keys, new = ([s[i] for s in seqs[kind]] for i in (0, 1))
-    cache, step = random_paged(rng, keys, new, 2, 128, "bf16")
-    q = narrow(normal(rng, sum(new), 2 * group * 128), "bf16")
+    cache, step = random_paged(rng, keys, new, 2, 128, half())
+    q = narrow(normal(rng, sum(new), 2 * group * 128), half())
     y = attend(cuda, q, step, cache, 2 * group, q.dtype)
     want = attend(cpu, widen(q), step, cache, 2 * group, np.dtype(np.float32))
     for s, (n, m) in enumerate(seqs[kind]):
         part = slice(step["query_start"][s], step["query_start"][s + 1])
-        assert_attention(widen(y[part]), want[part], "bf16")
+        assert_attention(widen(y[part]), want[part], half())
         if m == 1 and kind == "mixed":
             alone = {"query_start": [0, 1], "positions": [n - 1], "tables": [step["tables"][s]]}
             assert attend(cuda, q[part].copy(), alone, cache, 2 * group, q.dtype).tobytes() == y[part].tobytes(), n
@@ -106,8 +106,8 @@ def test_attention_again_and_again(cuda: opcall.Cuda) -> None:
     """Launches behind one another, each of which may start before the one before has ended, agree to the bit."""
     rng = np.random.default_rng(5)
     keys, new = [1100, 300, 40, 2000, 5000] * 30, [1, 1, 1, 33, 1] * 30
-    cache, step = random_paged(rng, keys, new, 1, 64, "bf16")
-    q = narrow(normal(rng, sum(new), 4 * 64), "bf16")
+    cache, step = random_paged(rng, keys, new, 1, 64, half())
+    q = narrow(normal(rng, sum(new), 4 * 64), half())
     y = np.zeros_like(q)
     attrs = {"layer": 0, "n_heads": 4, "n_kv_heads": 1, "head_dim": 64, "softmax_scale": 0.125}
     call = cuda.bind("attention", [q], [], [y], attrs, opcall.Step(**step), opcall.KvCache(*cache))

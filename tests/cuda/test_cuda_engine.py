@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from cuda_harness import LONG_NAMES, type_of_device
+from cuda_harness import LONG_NAMES, half
 
 import tiny
 from rvllm import LLM, SamplingParams
@@ -42,7 +42,7 @@ def checkpoint(request, tmp_path_factory) -> tuple[str, object]:
 
 
 def engine(model: str, device: str = "cuda", **settings) -> LLM:
-    dtype = LONG_NAMES[type_of_device()]
+    dtype = LONG_NAMES[half()]
     return LLM(model, device=device, dtype=dtype, skip_tokenizer=True, **({"num_blocks": 2000} | settings))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cuda_harness import LONG_NAMES, type_of_device
+from cuda_harness import LONG_NAMES, half
 
 import tiny
 from rvllm._native import opcall
@@ -90,7 +90,7 @@ def test_logits(pairs, variant: str, dtype: str) -> None:
 @pytest.mark.parametrize("variant", ["llama", "qwen3"])
 def test_mixed_batches(pairs, variant: str) -> None:
     """Chunks and decodes of four sequences in one step."""
-    dtype = type_of_device()
+    dtype = half()
     pair, tokens = pairs(variant, dtype), tokens_of(4, 50)
     both = [tiny.Sequences(b, 4) for b in (pair.cuda, pair.cpu)]
     done, rng = [0] * 4, np.random.default_rng(0)
@@ -109,7 +109,7 @@ def test_mixed_batches(pairs, variant: str) -> None:
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 40])
 def test_captured_decode_is_the_direct_launch(pairs, n: int) -> None:
     """Around every bucket's boundary, to the bit. A step that wants a row twice is not captured."""
-    bound, tokens = pairs("llama", type_of_device()).cuda, tokens_of(n, 24, seed=n)
+    bound, tokens = pairs("llama", half()).cuda, tokens_of(n, 24, seed=n)
     results = []
     for captured in (True, False):
         seqs = tiny.Sequences(bound, n)
@@ -126,7 +126,7 @@ def test_text_of_the_plan(cuda: opcall.Ops, tmp_path: Path) -> None:
     from rvllm.engine_config import EngineConfig
     from rvllm.loader import plan_text
 
-    directory = tiny.write_config(tmp_path, tiny.VARIANTS["qwen2"] | CHANGES | {"dtype": LONG_NAMES[type_of_device()]})
+    directory = tiny.write_config(tmp_path, tiny.VARIANTS["qwen2"] | CHANGES | {"dtype": LONG_NAMES[half()]})
     text = plan_text(EngineConfig(model=directory, device="cuda"))
     assert "device cuda" in text and "linear_rope_kv_write" in text and "MISSING" not in text
 
@@ -138,7 +138,7 @@ def test_missing_kernels_are_named(cuda: opcall.Ops, tmp_path: Path) -> None:
     from rvllm.loader import plan_text
 
     directory = tiny.write_config(
-        tmp_path, tiny.VARIANTS["llama"] | CHANGES | {"head_dim": 48, "dtype": LONG_NAMES[type_of_device()]}
+        tmp_path, tiny.VARIANTS["llama"] | CHANGES | {"head_dim": 48, "dtype": LONG_NAMES[half()]}
     )
     with pytest.raises(ConfigError, match="device cuda has no kernel for: attention"):
         plan_text(EngineConfig(model=directory, device="cuda"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cuda_harness import GAP, assert_attention, assert_close, reference, rounded, run
+from cuda_harness import GAP, assert_attention, assert_close, half, reference, rounded, run
 
 from cases import CASES, EPS, Case, narrow, normal, widen
 from rvllm._native import opcall
@@ -89,14 +89,14 @@ def test_add_rms_norm_is_add_then_rms_norm(cuda: opcall.Cuda, dtype: str) -> Non
 def test_block_copies_and_fed_back_tokens(cuda: opcall.Cuda) -> None:
     """A step's copies run in order before its ops; a negative token id is the token of that slot."""
     rng = np.random.default_rng(0)
-    table = narrow(normal(rng, 50, 64), "bf16")
-    k, v = (narrow(normal(rng, 2, 6, 2, 16, 64), "bf16") for _ in range(2))
+    table = narrow(normal(rng, 50, 64), half())
+    k, v = (narrow(normal(rng, 2, 6, 2, 16, 64), half()) for _ in range(2))
     cache = opcall.KvCache(k.copy(), v.copy())
     ids = np.array([3, -1, -3], np.int32)
     step = opcall.Step(
         token_ids=ids, last_token=[11, 12, 13], n_tokens=3, copies=[(0, 0, 1), (0, 1, 2), (0, 4, 5)], n_rows=3
     )
-    x = narrow(normal(rng, 3, 128), "bf16")
+    x = narrow(normal(rng, 3, 128), half())
     cuda.run(
         "kv_write", [x, x, np.array([-1, -1, -1], np.int32)], [], [], {"n_kv_heads": 2, "head_dim": 64}, step, cache
     )
@@ -112,12 +112,12 @@ def test_blocks_move_between_the_tiers(cuda: opcall.Cuda, n_layers: int, n_kv_he
     """Random copies, each of which may read or write over what one before it wrote, in one step."""
     rng = np.random.default_rng(1)
     n_blocks, n_host_blocks = 7, 5
-    k, v = (narrow(normal(rng, n_layers, n_blocks, n_kv_heads, 16, head_dim), "bf16") for _ in range(2))
-    host = narrow(normal(rng, n_host_blocks, 2, n_layers, n_kv_heads, 16, head_dim), "bf16")
+    k, v = (narrow(normal(rng, n_layers, n_blocks, n_kv_heads, 16, head_dim), half()) for _ in range(2))
+    host = narrow(normal(rng, n_host_blocks, 2, n_layers, n_kv_heads, 16, head_dim), half())
     pairs = rng.integers(0, n_blocks + n_host_blocks, (80, 2))
     copies = [(0, int(s), int(d)) for s, d in pairs if s != d and min(s, d) < n_blocks]
     cache = opcall.KvCache(k.copy(), v.copy(), host.copy())
-    x = narrow(normal(rng, 1, n_kv_heads * head_dim), "bf16")
+    x = narrow(normal(rng, 1, n_kv_heads * head_dim), half())
     cuda.run(
         *("kv_write", [x, x, np.array([-1], np.int32)], [], [], {"n_kv_heads": n_kv_heads, "head_dim": head_dim}),
         opcall.Step(n_tokens=1, copies=copies, n_rows=1),
