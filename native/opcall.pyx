@@ -10,12 +10,14 @@ from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from rvllm._native.core cimport (
-    Backend, BackendOptions, BlockCopy, DType, Kernel, KernelKey, KvCacheView, Op, OpCall, OpInfo, Operand, RowOrder,
-    StepInput, StepLimits, Sym, Weight, WeightFormat, backend_create, kMaxCacheGroups, op_info, step_input_bytes,
+    Backend, BackendOptions, BlockCopy, DType, Kernel, KernelKey, KvCacheView, Op, OpCall, Operand, RowOrder,
+    StepInput, StepLimits, Sym, Weight, WeightFormat, backend_create, kMaxCacheGroups, step_input_bytes,
     step_input_layout,
 )
 
 import numpy as np
+
+from rvllm._native.plan import op_table
 
 cdef extern from "cpu/isa.h" namespace "rvllm" nogil:
     cdef enum class Isa(unsigned char):
@@ -36,22 +38,6 @@ cdef dict NUMPY_DTYPES = {"float32": "f32", "float16": "f16", "uint16": "bf16", 
 def isa_in_use():
     """Return the instruction set of the kernels: generic, avx2, avx512 or avx512_bf16."""
     return isa_name(isa()).decode()
-
-
-def ops():
-    """Return {op: {"inputs", "weights", "outputs", "attrs"}} of ops.def: lists of operand names."""
-    cdef dict table = {}
-    cdef int i
-    cdef OpInfo info
-    for i in range(<int>Op.count):
-        info = op_info(<Op>i)
-        table[info.name.decode()] = {
-            "inputs": info.inputs.decode().split(),
-            "weights": info.weights.decode().split(),
-            "outputs": info.outputs.decode().split(),
-            "attrs": info.attrs.decode().split(),
-        }
-    return table
 
 
 cdef DType dtype_of(array) except *:
@@ -379,16 +365,16 @@ cdef class Ops:
         cdef Kernel kernel
         cdef Operand* operand
         cdef int i
-        names = list(ops())
-        info = ops()[op]
-        call.op, call.ops, call.call.op = op, self, <Op><int>names.index(op)
+        spec = op_table()[op]
+        call.op, call.ops, call.call.op = op, self, <Op><int>spec.code
         call.mirrors = []
         first = outputs[0] if len(outputs) else inputs[0]
         call.step = step if step is not None else Step(n_tokens=len(first), n_rows=len(first))
         call.keep = [inputs, weights, outputs, kv]
         for kind, arrays in (("inputs", inputs), ("weights", weights), ("outputs", outputs)):
-            if len(arrays) > len(info[kind]):
-                raise ValueError(f"{op} takes {len(info[kind])} {kind}, not {len(arrays)}")
+            n_operands = len(getattr(spec, kind))
+            if len(arrays) > n_operands:
+                raise ValueError(f"{op} takes {n_operands} {kind}, not {len(arrays)}")
         for is_output, arrays in ((False, inputs), (True, outputs)):
             for i, array in enumerate(arrays):
                 if array is None:
@@ -400,7 +386,7 @@ cdef class Ops:
                 if array.ndim == 2 and array.shape[1] > 1 and array.strides[1] != array.itemsize:
                     raise ValueError(f"{op}: the columns of an operand are not adjacent")
                 operand.row_stride = array.strides[0] // array.itemsize
-                name = info["outputs" if is_output else "inputs"][i]
+                name = (spec.outputs if is_output else spec.inputs)[i]
                 operand.rows = Sym.rows if op == "take_rows" and name != "x" else Sym.tokens
         for i, w in enumerate(weights):
             if w is not None:

@@ -11,7 +11,7 @@ import numpy as np
 from cases import EPS, Array, Problem, narrow, widen
 from op_harness import view_of
 from rvllm._native import opcall
-from rvllm._native.plan import Device
+from rvllm._native.plan import Device, op_table
 
 GAP = 8  # columns: views of a plan start on multiples of 16 bytes
 LONG_NAMES = {"bf16": "bfloat16", "f16": "float16"}
@@ -31,7 +31,7 @@ def half() -> str:
 
 def rounded(p: Problem, op: str, dtype: str) -> Problem:
     """Return the problem with 16-bit activations, matrices and cache; vectors and angles stay float32."""
-    names = opcall.ops()[op]["inputs"]
+    names = op_table()[op].inputs
 
     def input_of(name: str, a: Array | None) -> Array | None:
         return a if a is None or a.dtype != np.float32 or name in FLOAT32 else narrow(a, dtype)
