@@ -4,15 +4,19 @@
 #include <immintrin.h>
 
 #include <cstdint>
+#include <cstring>
 
 namespace rvllm {
 namespace {
 
 inline __m128 gather_4(const float* p, const int32_t* index) {
-    __m128 x = _mm_load_ss(p + index[0]);
-    x = _mm_insert_ps(x, _mm_load_ss(p + index[1]), 0x10);
-    x = _mm_insert_ps(x, _mm_load_ss(p + index[2]), 0x20);
-    return _mm_insert_ps(x, _mm_load_ss(p + index[3]), 0x30);
+    uint64_t first, second;  // two indices a load: loads are the limit
+    std::memcpy(&first, index, sizeof first);
+    std::memcpy(&second, index + 2, sizeof second);
+    __m128 x = _mm_load_ss(p + static_cast<uint32_t>(first));
+    x = _mm_insert_ps(x, _mm_load_ss(p + (first >> 32)), 0x10);
+    x = _mm_insert_ps(x, _mm_load_ss(p + static_cast<uint32_t>(second)), 0x20);
+    return _mm_insert_ps(x, _mm_load_ss(p + (second >> 32)), 0x30);
 }
 inline __m256 gather_8(const float* p, const int32_t* index) {
     return _mm256_insertf128_ps(_mm256_castps128_ps256(gather_4(p, index)), gather_4(p, index + 4), 1);
