@@ -128,11 +128,14 @@ void run_attention(const OpCall& call, const RunContext& ctx) {
     const auto merge = kernels().merge;
     constexpr int64_t kInline = 1 << 14;  // multiply-adds not worth a second thread
     if (n_cut == 0 && total_cost * a.head_dim < kInline) {
-        for (int64_t j = 0; j < n_items; ++j) attend(task, items[j], scratch);
+        for (int64_t j = 0; j < n_items; ++j) {
+            attend(task, items[j], j + 1 < n_items ? &items[j + 1] : nullptr, scratch);
+        }
         return;
     }
-    parallel_for(pool, n_items,
-                 [&](int64_t j, int thread) { attend(task, items[j], scratch + thread * thread_floats); });
+    parallel_for(pool, n_items, [&](int64_t j, int thread) {
+        attend(task, items[j], j + 1 < n_items ? &items[j + 1] : nullptr, scratch + thread * thread_floats);
+    });
     if (n_cut > 0) {
         parallel_for(pool, n_cut,
                      [&](int64_t j, int) { merge(task, merges[j], merges[j].partial, merges[j].split_end); });

@@ -50,7 +50,8 @@ inline int64_t attention_scratch_floats(int64_t rows, int64_t head_dim) {
 }
 
 struct AttentionKernels {
-    void (*attend[3])(const AttentionTask&, const AttentionItem&, float* scratch);  // by cache DType
+    // By DType of the cache. `next` (may be null): the item this thread will most likely attend to next.
+    void (*attend[3])(const AttentionTask&, const AttentionItem&, const AttentionItem* next, float* scratch);
     // Merges the states of splits [0, n_splits), one after the other at `partial`, and writes y.
     void (*merge)(const AttentionTask&, const AttentionItem&, float* partial, int n_splits);
 };

@@ -72,6 +72,15 @@ struct TileRows {
         }
         for (int j = n; j < kTileKeys; ++j) keys[j] = values[j] = filler;
     }
+    // Into the cache: keys and values [begin, end).
+    void fetch(int begin, int end, int head_dim) const {
+        for (int j = begin; j < end; ++j) {
+            for (int d = 0; d < head_dim; d += 64 / static_cast<int>(sizeof(T))) {
+                prefetch(keys[j] + d);
+                prefetch(values[j] + d);
+            }
+        }
+    }
 };
 
 // s[r][j] = q[r] . k[j] for R rows and N vectors of keys
@@ -286,7 +295,8 @@ void tile_rows(const Item& it, int row, int first_key, int n_tile, const float* 
 }
 
 template <class T>
-void attend(const AttentionTask& task, const AttentionItem& item, float* scratch) {
+void attend(const AttentionTask& task, const AttentionItem& item, const AttentionItem* next_item,
+            float* scratch) {
     const Item it(task, item);
     float* key_tile = scratch;
     float* value_tile = key_tile + kTileKeys * it.padded;
@@ -304,10 +314,20 @@ void attend(const AttentionTask& task, const AttentionItem& item, float* scratch
     const bool in_place = n_blocks == 1 && it.head_dim % W == 0;
     const int n_all = it.n_keys(it.rows - 1);
     const int stop = least(item.split_end * int64_t{kSplitKeys}, n_all);
-    TileRows<T> tiles[2];  // this tile and the next
+    TileRows<T> tiles[2];  // this tile and the next; the first of the next item after the last
     const auto find = [&](TileRows<T>& tile, int first) {
-        const int n = first < stop ? least(kTileKeys, stop - first) : 0;
-        tile.find(task, item, first, n, reinterpret_cast<const T*>(zeros));
+        const T* const filler = reinterpret_cast<const T*>(zeros);
+        if (first < stop) {
+            tile.find(task, item, first, least(kTileKeys, stop - first), filler);
+        } else if (next_item) {
+            const Item next(task, *next_item);
+            const int begin = next_item->split_begin * kSplitKeys;
+            const int n = least(kTileKeys, next.n_keys(next.rows - 1) - begin);
+            tile.find(task, *next_item, begin, n, filler);
+            tile.fetch(stop - (first - kTileKeys), n, task.head_dim);  // the rest comes along with this tile
+        } else {
+            tile.find(task, item, first, 0, filler);
+        }
     };
     find(tiles[0], item.split_begin * kSplitKeys);
     int now = 0;
