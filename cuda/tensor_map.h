@@ -9,12 +9,12 @@
 
 namespace rvllm::cuda {
 
-// A matrix of 16-bit elements and the box that one copy moves: 128-byte swizzle, zeros outside of the matrix.
+// A matrix and the box that one copy moves: swizzled over rows of the box, zeros outside of the matrix.
 struct TensorMapDesc {
     const void* data;
     DType dtype;
     int64_t rows, columns, row_stride;  // elements
-    int32_t box_rows, box_columns;      // box_columns: 64
+    int32_t box_rows, box_columns;      // box_columns: 128 or 64 bytes
 };
 
 cudaError_t encode_tensor_map(CUtensorMap* map, const TensorMapDesc& desc);

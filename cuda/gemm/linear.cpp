@@ -12,6 +12,7 @@
 #include "gemm/large.h"
 #include "gemm/split.h"
 #include "gemm/wide.h"
+#include "tensor_map.h"
 #endif
 
 namespace rvllm::cuda {
@@ -47,42 +48,6 @@ LinearParams params_of(const LinearDesc& desc, const LinearArgs& a, void* worksp
 }
 
 #ifdef RVLLM_CUDA_SM90
-using EncodeTiled = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
-                                 const cuuint64_t*, const cuuint32_t*, const cuuint32_t*,
-                                 CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion,
-                                 CUtensorMapFloatOOBfill);
-
-EncodeTiled encode_tiled() {
-    static const EncodeTiled fn = [] {
-        void* p = nullptr;
-        cudaDriverEntryPointQueryResult result;
-        const cudaError_t e =
-            cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &p, 12000, cudaEnableDefault, &result);
-        return e == cudaSuccess && result == cudaDriverEntryPointSuccess ? reinterpret_cast<EncodeTiled>(p)
-                                                                         : nullptr;
-    }();
-    return fn;
-}
-
-// Boxes of `columns` of `rows` rows of a matrix [m, n], in shared memory swizzled over rows of `columns`;
-// zeros outside of the matrix.
-cudaError_t map_matrix(CUtensorMap* map, const void* base, int64_t m, int64_t n, int64_t row_stride,
-                       DType dtype, int rows, int columns) {
-    const EncodeTiled encode = encode_tiled();
-    if (!encode) return cudaErrorNotSupported;
-    const CUtensorMapDataType type = dtype == DType::f32   ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32
-                                     : dtype == DType::f16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
-                                                           : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
-    const cuuint64_t bytes = dtype_bytes(dtype);
-    const cuuint64_t size[2] = {(cuuint64_t)n, (cuuint64_t)m}, stride[1] = {(cuuint64_t)row_stride * bytes};
-    const cuuint32_t box[2] = {(cuuint32_t)columns, (cuuint32_t)rows}, step[2] = {1, 1};
-    const CUresult r =
-        encode(map, type, 2, const_cast<void*>(base), size, stride, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
-               columns * bytes == 128 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B,
-               CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-    return r == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
-}
-
 // What linear_large_kernel needs besides: how tiles are dealt, and a tensor map of y if it may store through
 // it.
 LargePlan plan_large(const LinearDesc& d, const LinearArgs& a, int n_features) {
@@ -118,8 +83,9 @@ cudaError_t launch_large(const LinearDesc& d, const CUtensorMap& x_map, const Li
     CUtensorMap y_map = {};
     if (plan.staged) {
         constexpr int kPieceTokens = 32;
-        const cudaError_t e = map_matrix(&y_map, a.y, a.m, n_features, a.y_stride, a.out, kPieceTokens,
-                                         pairs || a.out == DType::f32 ? 32 : 64);
+        const int columns = pairs || a.out == DType::f32 ? 32 : 64;
+        const cudaError_t e =
+            encode_tensor_map(&y_map, {a.y, a.out, a.m, n_features, a.y_stride, kPieceTokens, columns});
         if (e != cudaSuccess) return e;
     }
     switch (d.tokens) {
@@ -158,8 +124,8 @@ cudaError_t launch_slice(const LinearDesc& desc, const LinearArgs& args, void* w
         return half ? launch_tile<__half>(p, stream, pdl) : launch_tile<__nv_bfloat16>(p, stream, pdl);
 #ifdef RVLLM_CUDA_SM90
     CUtensorMap map;
-    const cudaError_t e = map_matrix(&map, args.x, args.m, args.k, args.x_stride, desc.dtype,
-                                     desc.tokens / desc.sharing, kChunk);
+    const cudaError_t e = encode_tensor_map(
+        &map, {args.x, desc.dtype, args.m, args.k, args.x_stride, desc.tokens / desc.sharing, kChunk});
     if (e != cudaSuccess) return e;
     if (desc.kernel == LinearKernel::large)
         return half ? launch_large<__half>(desc, map, args, p, stream, pdl)
