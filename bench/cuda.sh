@@ -48,6 +48,8 @@ step "engine, greedy" engine --n 1,4,16,32,64,128,256
 step "engine, sampled" engine --n 1,4,16,32,64,128,256 --temperature 0.8 --top-p 0.95
 step "engine, prefill" engine --n 1x128,1x512,1x2048,16x2048 --output-len 1 --repeat 5
 step "engine, context of 1,024" engine --n 64x1024 --output-len 64
+step "engine, cuBLASLt" engine --n 1,64,256 --gemm-strategy cublas
+step "engine, hybrid" engine --n 1,64,256 --gemm-strategy hybrid
 step "start" "$python" bench/startup.py --shape 7b --device cuda --repeat 3
 step "HTTP, greedy" "$python" bench/serve.py --shape 7b --device cuda --rows 1,32,256,200:32,1024x64 --tokens 256 \
     --repeat 3

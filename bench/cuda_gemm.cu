@@ -116,7 +116,7 @@ struct Problem {
           out_n(c.silu ? c.n / 2 : c.n),
           w((size_t)c.n * c.k),
           x((size_t)max_m * c.k),
-          packed(packed_bytes(c.n, c.k)),
+          packed(packed_bytes(WeightLayout::tiles, c.n, c.k)),
           bias(c.n),
           residual((size_t)max_m * out_n),
           ref((size_t)max_m * c.n) {
@@ -125,7 +125,8 @@ struct Problem {
         randomize(bias, 1.f);
         randomize(residual, 1.f);
         CHECK(cudaMemset(packed.data, 0, packed.size));
-        weight = {packed.data, c.n, c.k, dtype_of<T>(), c.silu ? RowOrder::gate_up : RowOrder::plain};
+        weight = {packed.data,        c.n, c.k, dtype_of<T>(), c.silu ? RowOrder::gate_up : RowOrder::plain,
+                  WeightLayout::tiles};
         const int cut = c.n / 3;  // two calls, as for merged projections
         CHECK(pack_linear(weight, w.data, dtype_of<T>(), 0, cut, stream));
         CHECK(pack_linear(weight, w.data + (size_t)cut * c.k, dtype_of<T>(), cut, c.n - cut, stream));
@@ -362,7 +363,7 @@ struct Model {
     }
     __nv_bfloat16* make(int i) {
         __nv_bfloat16* w;
-        const size_t n = packed_bytes(linears[i].n, linears[i].k) / 2;
+        const size_t n = packed_bytes(WeightLayout::tiles, linears[i].n, linears[i].k) / 2;
         CHECK(cudaMalloc(&w, n * 2));
         random_kernel<<<1024, 256>>>(w, n, ++seed, 0.02f);
         CHECK(cudaDeviceSynchronize());

@@ -1,6 +1,6 @@
 """Time steps of a model of Qwen2.5-7B's shape on CUDA: random bf16 weights, no sampler, no scheduler.
 
-    PYTHONPATH=python python bench/cuda_model.py [config.json]
+    PYTHONPATH=python python bench/cuda_model.py [config.json] [--gemm-strategy hybrid]
 
 Milliseconds of one step, submitted behind others so that only the device counts, and the tokens/s that follow. Decode
 steps are captured graphs. Memory is what `rvllm plan` counts.
@@ -8,8 +8,8 @@ steps are captured graphs. Memory is what `rvllm plan` counts.
 
 from __future__ import annotations
 
+import argparse
 import shutil
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -42,14 +42,19 @@ def step(n_seqs: int, n_keys: int, n_new: int, n_blocks: int, vocab_size: int) -
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", nargs="?", help="default: Qwen2.5-7B's shape")
+    parser.add_argument("--gemm-strategy", default="cutlass")
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
-        if len(sys.argv) > 1:
-            shutil.copy(sys.argv[1], Path(directory) / "config.json")
+        if args.config:
+            shutil.copy(args.config, Path(directory) / "config.json")
         else:
             write_model(directory, "7b")
         flags = {"max_num_seqs": 256, "max_num_batched_tokens": 16384, "max_prefill_chunk": 16384, "num_blocks": 20000}
         started = time.perf_counter()
-        loaded = load(EngineConfig(model=directory, device="cuda", load_format="dummy", max_model_len=32768, **flags))
+        flags |= {"device": "cuda", "load_format": "dummy", "gemm_strategy": args.gemm_strategy}
+        loaded = load(EngineConfig(model=directory, max_model_len=32768, **flags))
         bound, sizes = loaded.plan, loaded.sizes
     print(f"load: {time.perf_counter() - started:.2f} s")
     vocab_size = loaded.model.vocab_size

@@ -7,10 +7,13 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <string>
 #include <vector>
 
-#include "gemm/linear.h"
+#include "gemm/cublas.h"
+#include "gemm/tune.h"
 #include "kernels.h"
+#include "ops/linear.h"
 #include "prepared.h"
 #include "sampling/sampler.h"
 #include "weights.h"
@@ -24,11 +27,13 @@ constexpr bool kHasSm90 = true;
 constexpr bool kHasSm90 = false;
 #endif
 constexpr size_t kRuntimeBytes = 600 << 20;
-constexpr int kTickets = 8;  // submit() and sample() calls that may be waited for at a time
+constexpr size_t kCublasBytes = 400 << 20;  // all of its kernels, besides
+constexpr int kTickets = 8;                 // submit() and sample() calls that may be waited for at a time
 
 struct Cuda {
     Backend backend{};
     Context context;
+    std::unique_ptr<CublasLt> cublas;  // context.cublas
     Upload upload;
     std::vector<std::unique_ptr<Prepared>> prepared;
     std::unique_ptr<DeviceSampler> sampler;  // of one of them
@@ -67,14 +72,22 @@ Kernel find(Backend* b, const KernelKey* key) {
     return kernel;
 }
 
+LinearShape shape_of(const Context& c, const KernelKey& key, int32_t rows) {
+    return {rows,       static_cast<int32_t>(key.n), static_cast<int32_t>(key.k),
+            key.weight, c.batch_invariant,           c.gemm_strategy};
+}
+
 void describe(Backend* b, const KernelKey* key, int32_t rows, char* text, size_t size) {
     if (size == 0) return;
     text[0] = 0;
     if (key->format != WeightFormat::dense || key->op == Op::embed) return;
     const Context& c = self(b).context;
-    const LinearShape shape{rows, static_cast<int32_t>(key->n), static_cast<int32_t>(key->k), key->weight,
-                            c.batch_invariant};
-    describe_linear(choose_linear(c.device, shape), text, size);
+    describe_linear(choose_linear(c.device, shape_of(c, *key, rows), &c.linear_table), text, size);
+}
+
+size_t runtime_bytes(Backend* b) {
+    const bool own = self(b).context.gemm_strategy == GemmStrategy::cutlass;
+    return kRuntimeBytes + (own ? 0 : kCublasBytes);
 }
 
 size_t memory_total(Backend* b) {
@@ -84,13 +97,9 @@ size_t memory_total(Backend* b) {
 }
 
 size_t memory_available(Backend* b) {
-    if (const size_t planned = self(b).plan_memory) return planned - std::min(planned, kRuntimeBytes);
+    if (const size_t planned = self(b).plan_memory) return planned - std::min(planned, runtime_bytes(b));
     size_t available = 0, total = 0;
     return cudaMemGetInfo(&available, &total) == cudaSuccess ? available : 0;
-}
-
-size_t runtime_bytes(Backend*) {
-    return kRuntimeBytes;
 }
 
 void* alloc(Backend* b, size_t bytes) {
@@ -114,8 +123,8 @@ void free_memory(Backend*, void* p, size_t) {
     cudaFree(p);
 }
 
-size_t weight_bytes(Backend*, const Weight* w) {
-    return resident_bytes(*w);
+size_t weight_bytes(Backend* b, const Weight* w) {
+    return resident_bytes(self(b).context, *w);
 }
 
 int pack(Backend* b, Weight* w, const void* src, DType src_dtype, int64_t row, int64_t n_rows) {
@@ -171,8 +180,9 @@ void retire(Backend* b, const StepInput* step) {
 
 size_t workspace_bytes(Backend* b, const OpCall* calls, int32_t n_calls, const KvCacheView* kv,
                        const StepLimits* limits) {
-    return prepared_bytes(self(b).context, calls, n_calls, kv, *limits) +
-           linear_workspace_bytes(self(b).context.device) + upload_bytes();
+    const Context& c = self(b).context;
+    return prepared_bytes(c, calls, n_calls, kv, *limits) + linear_workspace_bytes(c.device) +
+           upload_bytes() + (c.gemm_strategy == GemmStrategy::cutlass ? 0 : CublasLt::workspace_bytes());
 }
 
 int prepare(Backend* b, const OpCall* calls, int32_t n_calls, const KvCacheView* kv, const StepInput* step,
@@ -182,6 +192,11 @@ int prepare(Backend* b, const OpCall* calls, int32_t n_calls, const KvCacheView*
     std::unique_ptr<Prepared> p(
         prepare_steps(c.context, calls, n_calls, kv, step, *limits, b->error, sizeof b->error));
     if (!p) return 1;
+    c.context.linear_scratch = p->linear_scratch;
+    if (const char* wrong = prepare_linears(c.context, calls, n_calls, *limits)) {
+        std::snprintf(b->error, sizeof b->error, "%s", wrong);
+        return 1;
+    }
     const bool is_model = n_calls > 0 && calls[n_calls - 1].op == Op::linear && calls[0].op == Op::embed;
     // Captured steps are decodes in the decode kernel, which batch-invariant attention does without.
     if (is_model && !c.context.batch_invariant &&
@@ -219,6 +234,7 @@ int submit(Backend* b, const OpCall* calls, int32_t n_calls, const KvCacheView* 
         if (failed(b, "cannot launch a decode step", e)) return 1;
     } else {
         std::copy(std::begin(p->attention), std::end(p->attention), context.attention);
+        context.linear_scratch = p->linear_scratch;
         context.error = cudaSuccess;
         launch_calls(context, calls, n_calls, kv, *step);
         if (failed(b, context.failed, context.error)) return 1;
@@ -279,11 +295,28 @@ void free_host(Backend*, void* p, size_t) {
     cudaFreeHost(p);
 }
 
+int tune(Backend* b, const KernelKey* key, int32_t max_rows, char* text, size_t size) {
+    Context& c = self(b).context;
+    std::string lines;
+    const cudaError_t e = tune_linear(c, shape_of(c, *key, max_rows), key->op, key->out, &lines);
+    std::snprintf(text, size, "%s", lines.c_str());
+    return failed(b, "cannot measure the kernels of a product", e);
+}
+
+int use_choices(Backend* b, const char* text) {
+    Context& c = self(b).context;
+    std::string wrong;
+    if (c.linear_table.parse(text, c.device, c.gemm_strategy, &wrong)) return 0;
+    std::snprintf(b->error, sizeof b->error, "%s", wrong.c_str());
+    return 1;
+}
+
 void destroy(Backend* b) {
     Cuda* c = &self(b);
     cudaStreamSynchronize(c->context.stream);
     c->sampler.reset();
     c->prepared.clear();
+    c->cublas.reset();
     destroy_upload(c->upload);
     for (cudaEvent_t e : c->done) {
         if (e) cudaEventDestroy(e);
@@ -358,6 +391,20 @@ cudaError_t find_kernels(Context* c, const cudaDeviceProp& properties) {
     return cudaSuccess;
 }
 
+// The hardware and the software below us, in words: measured choices of kernels are valid for it alone.
+void describe_device(const Context& c, const cudaDeviceProp& properties, char* text, size_t size) {
+    int driver = 0;
+    cudaDriverGetVersion(&driver);
+    const int native = properties.major * 10 + properties.minor;
+    size_t n = std::snprintf(text, size, "%.40s, sm_%d, %d multiprocessors, driver for CUDA %d.%d",
+                             properties.name, native, c.device.n_sms, driver / 1000, driver % 1000 / 10);
+    if (c.device.arch != native) n += std::snprintf(text + n, size - n, ", kernels of sm_%d", c.device.arch);
+    if (!c.cublas) return;
+    const size_t version = c.cublas->version();
+    std::snprintf(text + n, size - n, ", cuBLASLt %zu.%zu.%zu", version / 10000, version / 100 % 100,
+                  version % 100);
+}
+
 }  // namespace
 }  // namespace rvllm::cuda
 
@@ -367,6 +414,7 @@ extern "C" __attribute__((visibility("default"))) rvllm::Backend* rvllm_cuda_bac
     auto c = std::make_unique<Cuda>();
     rvllm::Backend& b = c->backend;
     c->context.batch_invariant = options->batch_invariant;
+    c->context.gemm_strategy = options->gemm_strategy;
     if (options->plan_arch) {
         if (!planned_device(options->plan_arch, &c->context)) {
             std::snprintf(error, error_size, "there are no kernels for sm_%d", options->plan_arch);
@@ -395,11 +443,12 @@ extern "C" __attribute__((visibility("default"))) rvllm::Backend* rvllm_cuda_bac
                           properties.name, cudaGetErrorString(e));
             return nullptr;
         }
-        const int n = std::snprintf(b.description, sizeof b.description, "%.80s, sm_%d, %d multiprocessors",
-                                    properties.name, native, c->context.device.n_sms);
-        if (c->context.device.arch != native)
-            std::snprintf(b.description + n, sizeof b.description - n, ", kernels of sm_%d",
-                          c->context.device.arch);
+        if (options->gemm_strategy != rvllm::GemmStrategy::cutlass) {
+            c->cublas = CublasLt::open(options->cublas_library, error, error_size);
+            if (!c->cublas) return nullptr;
+            c->context.cublas = c->cublas.get();
+        }
+        describe_device(c->context, properties, b.description, sizeof b.description);
     }
     b.name = "cuda";
     b.self = c.get();
@@ -430,6 +479,8 @@ extern "C" __attribute__((visibility("default"))) rvllm::Backend* rvllm_cuda_bac
     b.sample = sample;
     b.alloc_host = alloc_host;
     b.free_host = free_host;
+    b.tune = tune;
+    b.use_choices = use_choices;
     b.destroy = destroy;
     return &c.release()->backend;
 }

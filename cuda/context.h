@@ -6,8 +6,12 @@
 #include "attention/work.h"
 #include "backend.h"
 #include "gemm/choose.h"
+#include "gemm/layout.h"
+#include "gemm/table.h"
 
 namespace rvllm::cuda {
+
+class CublasLt;
 
 struct Context {
     Device device;
@@ -15,10 +19,18 @@ struct Context {
     cudaStream_t stream = nullptr;
     bool batch_invariant = false;
     bool pdl = true;  // kernels may start before their predecessor has ended (device/pdl.cuh)
+    GemmStrategy gemm_strategy = GemmStrategy::cutlass;
+    LinearTable linear_table;  // measured choices, if any
     void* linear_workspace = nullptr;
+    CublasLt* cublas = nullptr;      // of the strategies that need it
+    void* linear_scratch = nullptr;  // of the running plan: products that an epilogue is to finish
     AttentionWork attention[kMaxCacheGroups];
     cudaError_t error = cudaSuccess;  // of the first launch that failed since it was cleared
     const char* failed = "";          // its kernel
+
+    WeightLayout layout() const {
+        return gemm_strategy == GemmStrategy::cutlass ? WeightLayout::tiles : WeightLayout::rows;
+    }
 };
 
 inline Context& context_of(const RunContext& ctx) {

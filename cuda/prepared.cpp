@@ -11,6 +11,7 @@
 #include <memory>
 
 #include "kernels.h"
+#include "ops/linear.h"
 
 namespace rvllm::cuda {
 namespace {
@@ -51,12 +52,14 @@ void carve(Prepared& p, Carver& c) {
         c.take(&w.arrived, static_cast<size_t>(p.limits.max_seqs) * decode_tiles(w.n_kv_heads, w.group_size));
     }
     c.take(&p.staged, p.staged_bytes / 4);
+    c.take(&p.linear_scratch, p.linear_scratch_bytes);
 }
 
 // Fills in what follows from the calls and the limits alone. Returns a block size that does not work, or 0.
 int size_up(const Context& context, Prepared& p, const OpCall* calls, int32_t n_calls, const KvCacheView* kv,
             const StepLimits& limits) {
     p.limits = limits;
+    p.linear_scratch_bytes = linear_scratch_bytes(context, calls, n_calls, limits);
     for (int32_t i = 0; i < n_calls; ++i) {
         const Attrs& a = calls[i].attrs;
         if (calls[i].op != Op::attention) continue;
@@ -168,6 +171,7 @@ cudaError_t capture_decodes(Context& context, Prepared& p, const OpCall* calls, 
             context.attention[g].n_decode = n * kMaxSplits;  // the grid only: the kernel reads the number
             context.attention[g].n_prefill = 0;
         }
+        context.linear_scratch = p.linear_scratch;
         context.error = cudaSuccess;
         cudaGraph_t graph = nullptr;
         cudaGraphExec_t exec = nullptr;

@@ -34,8 +34,10 @@ struct Prepared {
     AttentionWork attention[kMaxCacheGroups];
     void* device_memory = nullptr;  // staged bytes, attention's lists and partial results
     size_t device_bytes = 0;
-    int32_t* staged = nullptr;  // part of it
-    char* pinned = nullptr;     // kStagingSlots times staged_bytes
+    int32_t* staged = nullptr;       // part of it
+    char* linear_scratch = nullptr;  // likewise, see Context
+    size_t linear_scratch_bytes = 0;
+    char* pinned = nullptr;  // kStagingSlots times staged_bytes
     size_t staged_bytes = 0;
     cudaEvent_t copied[kStagingSlots] = {};
     int slot = 0;

@@ -31,8 +31,8 @@ __global__ void random_kernel(float* dst, int64_t first, int64_t n, uint32_t see
     dst[i] = (sum - 510) * factor;
 }
 
-PackedWeight packed(const Weight& w) {
-    return {static_cast<uint8_t*>(w.data), w.n, w.k, w.dtype, w.order};
+PackedWeight packed(const Context& c, const Weight& w) {
+    return {static_cast<uint8_t*>(w.data), w.n, w.k, w.dtype, w.order, c.layout()};
 }
 
 // Pinned and device buffers on first use.
@@ -86,8 +86,9 @@ size_t upload_bytes() {
     return 2 * kChunkBytes;
 }
 
-size_t resident_bytes(const Weight& w) {
-    return w.format == WeightFormat::vector ? static_cast<size_t>(w.n) * 4 : packed_bytes(w.n, w.k);
+size_t resident_bytes(const Context& c, const Weight& w) {
+    return w.format == WeightFormat::vector ? static_cast<size_t>(w.n) * 4
+                                            : packed_bytes(c.layout(), w.n, w.k);
 }
 
 cudaError_t upload_rows(Context& c, Upload& u, Weight& w, const void* src, DType src_dtype, int64_t row,
@@ -104,7 +105,8 @@ cudaError_t upload_rows(Context& c, Upload& u, Weight& w, const void* src, DType
         std::memcpy(u.pinned[u.slot], static_cast<const char*>(src) + r * row_bytes, n * row_bytes);
         e = cudaMemcpyAsync(u.device[u.slot], u.pinned[u.slot], n * row_bytes, cudaMemcpyHostToDevice,
                             c.stream);
-        if (e == cudaSuccess) e = pack_linear(packed(w), u.device[u.slot], src_dtype, row + r, n, c.stream);
+        if (e == cudaSuccess)
+            e = pack_linear(packed(c, w), u.device[u.slot], src_dtype, row + r, n, c.stream);
         if (e == cudaSuccess) e = cudaEventRecord(u.packed[u.slot], c.stream);
         u.slot ^= 1;
     }
@@ -122,7 +124,7 @@ cudaError_t download_rows(Context& c, Upload& u, const Weight& w, float* dst, in
     const int64_t step = chunk_rows(w, 4);
     for (int64_t r = 0; r < n_rows && e == cudaSuccess; r += step) {
         const int64_t n = std::min(step, n_rows - r);
-        e = unpack_linear(packed(w), reinterpret_cast<float*>(u.device[0]), row + r, n, c.stream);
+        e = unpack_linear(packed(c, w), reinterpret_cast<float*>(u.device[0]), row + r, n, c.stream);
         if (e != cudaSuccess) break;
         e = cudaMemcpyAsync(dst + r * w.k, u.device[0], n * w.k * 4, cudaMemcpyDeviceToHost, c.stream);
         if (e == cudaSuccess) e = cudaStreamSynchronize(c.stream);
@@ -140,7 +142,7 @@ cudaError_t random_rows(Context& c, Upload& u, Weight& w, uint32_t seed, float s
         random_kernel<<<(unsigned)((n + kThreads - 1) / kThreads), kThreads, 0, c.stream>>>(
             chunk, row * w.k, n, seed, scale / 147.801f);
         e = cudaGetLastError();
-        if (e == cudaSuccess) e = pack_linear(packed(w), chunk, DType::f32, row, n_rows, c.stream);
+        if (e == cudaSuccess) e = pack_linear(packed(c, w), chunk, DType::f32, row, n_rows, c.stream);
     }
     // A later upload may write the buffer on the host's side only after these kernels.
     if (e == cudaSuccess) e = cudaEventRecord(u.packed[0], c.stream);

@@ -15,7 +15,7 @@ struct Upload {
 size_t upload_bytes();  // device memory of an Upload
 void destroy_upload(Upload& upload);
 
-size_t resident_bytes(const Weight& w);
+size_t resident_bytes(const Context& c, const Weight& w);
 cudaError_t upload_rows(Context& c, Upload& upload, Weight& w, const void* src, DType src_dtype, int64_t row,
                         int64_t n_rows);
 cudaError_t download_rows(Context& c, Upload& upload, const Weight& w, float* dst, int64_t row,

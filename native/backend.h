@@ -26,6 +26,13 @@ struct Kernel {
     const char* name = "";  // as printed by `rvllm plan`; where there is none: why, or ""
 };
 
+// CUDA: whose kernels compute the products, and so the layout of the weights.
+enum class GemmStrategy : uint8_t {
+    cutlass,  // this library's own; the name is vLLM's
+    cublas,   // cuBLASLt's
+    hybrid,   // this library's own for few tokens, cuBLASLt's for more
+};
+
 // How a backend is made.
 struct BackendOptions {
     int32_t n_threads = 0;         // of the CPU; 0: from the affinity mask and the cgroup quota
@@ -33,6 +40,8 @@ struct BackendOptions {
     // CUDA: plan for a GPU that is not here. The backend then answers find() and the *_bytes(), no more.
     int32_t plan_arch = 0;     // 90 for sm_90; 0: the GPU that is here
     uint64_t plan_memory = 0;  // its bytes
+    GemmStrategy gemm_strategy = GemmStrategy::cutlass;
+    const char* cublas_library = nullptr;  // file of cuBLASLt, for the strategies that need it
 };
 
 // What a request may bring to a sampler on a device, which keeps it in arrays; the front door refuses more.
@@ -126,6 +135,15 @@ struct Backend {
     // set.
     void* (*alloc_host)(Backend*, size_t bytes);
     void (*free_host)(Backend*, void* p, size_t bytes);
+
+    // Measured choices of kernels; both are null where there is nothing to choose.
+    //
+    // Measures in which other ways the kernel of `key` could run up to `max_rows` rows, and writes a line to
+    // `text` for each that is faster than what find() chose. Takes about a second; allocates and frees
+    // memory.
+    int (*tune)(Backend*, const KernelKey* key, int32_t max_rows, char* text, size_t size);
+    // Takes all the lines that tune() wrote into use, before workspace_bytes(). Nonzero: nothing has changed.
+    int (*use_choices)(Backend*, const char* text);
 
     void (*destroy)(Backend*);
     // Drops what prepare() made for `step`; the memory that it is bound to may go then.

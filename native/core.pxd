@@ -304,12 +304,19 @@ cdef extern from "backend.h" namespace "rvllm" nogil:
     const int kMaxBadWordTokens
     const int kMaxEndTokens
 
+    cdef enum class GemmStrategy(uint8_t):
+        cutlass
+        cublas
+        hybrid
+
     cdef cppclass BackendOptions:
         BackendOptions()
         int32_t n_threads
         cbool batch_invariant
         int32_t plan_arch
         uint64_t plan_memory
+        GemmStrategy gemm_strategy
+        const char* cublas_library
 
     cdef cppclass SamplerLimits:
         SamplerLimits()
@@ -352,6 +359,8 @@ cdef extern from "backend.h" namespace "rvllm" nogil:
         int (*sample)(Backend*, StepInput*, const StepInput*, SampleResult*, TopToken*, uint64_t*) noexcept
         void* (*alloc_host)(Backend*, size_t) noexcept
         void (*free_host)(Backend*, void*, size_t) noexcept
+        int (*tune)(Backend*, const KernelKey*, int32_t, char*, size_t) noexcept
+        int (*use_choices)(Backend*, const char*) noexcept
         void (*destroy)(Backend*) noexcept
         void (*retire)(Backend*, const StepInput*) noexcept
 

@@ -10,14 +10,14 @@ from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from rvllm._native.core cimport (
-    Backend, BackendOptions, BlockCopy, DType, Kernel, KernelKey, KvCacheView, Op, OpCall, Operand, RowOrder,
-    StepInput, StepLimits, Sym, Weight, WeightFormat, backend_create, kMaxCacheGroups, step_input_bytes,
+    Backend, BackendOptions, BlockCopy, DType, GemmStrategy, Kernel, KernelKey, KvCacheView, Op, OpCall, Operand,
+    RowOrder, StepInput, StepLimits, Sym, Weight, WeightFormat, backend_create, kMaxCacheGroups, step_input_bytes,
     step_input_layout,
 )
 
 import numpy as np
 
-from rvllm._native.plan import op_table
+from rvllm._native.plan import GEMM_STRATEGIES, op_table
 
 cdef extern from "cpu/isa.h" namespace "rvllm" nogil:
     cdef enum class Isa(unsigned char):
@@ -267,10 +267,13 @@ cdef class Ops:
     cdef Backend* backend
     cdef readonly bint on_host
 
-    def __cinit__(self, int n_threads=0, str backend="cpu"):
+    def __cinit__(self, int n_threads=0, str backend="cpu", str gemm_strategy="cutlass", str cublas_library=""):
         cdef char[512] error
         cdef BackendOptions options
+        library = cublas_library.encode()
         options.n_threads = n_threads
+        options.gemm_strategy = <GemmStrategy><int>GEMM_STRATEGIES.index(gemm_strategy)
+        options.cublas_library = library
         self.backend = backend_create(backend.encode(), options, error, sizeof(error))
         if self.backend == NULL:
             raise ValueError((<const char*>error).decode())
@@ -318,6 +321,11 @@ cdef class Ops:
     def memory(self):
         """(total, available) bytes."""
         return self.backend.memory_total(self.backend), self.backend.memory_available(self.backend)
+
+    def use_choices(self, str text):
+        """Take measured choices of kernels into use; ValueError says what is wrong with them."""
+        if self.backend.use_choices(self.backend, text.encode()) != 0:
+            raise ValueError(self.backend.error.decode())
 
     def alloc_and_free(self, size_t n_bytes):
         """Allocate and free backend memory; return (address, all bytes zero). MemoryError: refused."""
@@ -480,8 +488,8 @@ class Cpu(Ops):
 class Cuda(Ops):
     """The CUDA backend on the first device. ValueError, with the reason, where there is none."""
 
-    def __new__(cls):
-        return Ops.__new__(cls, 0, "cuda")
+    def __new__(cls, gemm_strategy="cutlass", cublas_library=""):
+        return Ops.__new__(cls, 0, "cuda", gemm_strategy, cublas_library)
 
 
 cdef void set_attr(Call call, str name, value) except *:

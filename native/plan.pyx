@@ -7,9 +7,9 @@ cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from rvllm._native.core cimport (
-    Attrs, Backend, BackendOptions, DType, Kernel, KernelKey, KvCacheView, Op, OpCall, OpInfo, RowOrder, SamplerLimits,
-    StepInput, StepLimits, Sym, Weight, WeightFormat, backend_create, dtype_bytes, op_info, step_input_bytes,
-    step_input_layout,
+    Attrs, Backend, BackendOptions, DType, GemmStrategy, Kernel, KernelKey, KvCacheView, Op, OpCall, OpInfo, RowOrder,
+    SamplerLimits, StepInput, StepLimits, Sym, Weight, WeightFormat, backend_create, dtype_bytes, op_info,
+    step_input_bytes, step_input_layout,
 )
 
 cdef extern from "cpu/pool.h" namespace "rvllm" nogil:
@@ -32,6 +32,7 @@ DTYPES = ("f32", "f16", "bf16", "i32")
 SYMS = ("one", "tokens", "seqs", "rows")
 FORMATS = ("vector", "dense")
 ROW_ORDERS = ("plain", "gate_up")
+GEMM_STRATEGIES = ("cutlass", "cublas", "hybrid")
 SOURCES = ("arena", "token_ids", "positions", "slots", "logit_rows")
 ATTRS = (
     "layer", "group", "n_heads", "n_kv_heads", "head_dim", "rotary_dim", "eps", "softmax_scale", "rope_scale",
@@ -83,17 +84,21 @@ cdef class Device:
     """A backend, by name; `threads` of the CPU: None uses all this process may use.
 
     `plan_arch` (90 for sm_90) and `plan_memory` (bytes) describe a GPU that is not here: such a device can be planned
-    for, and nothing else. Raises ValueError with the reason when there is no such device.
+    for, and nothing else. `cublas_library` is cuBLASLt's file, for the strategies other than cutlass. Raises ValueError
+    with the reason when there is no such device.
     """
 
     def __cinit__(self, str name="cpu", threads=None, *, bint batch_invariant=False, int plan_arch=0,
-                  uint64_t plan_memory=0):
+                  uint64_t plan_memory=0, str gemm_strategy="cutlass", str cublas_library=""):
         cdef char[512] error
         cdef BackendOptions options
         options.n_threads = threads or 0
         options.batch_invariant = batch_invariant
         options.plan_arch = plan_arch
         options.plan_memory = plan_memory
+        options.gemm_strategy = <GemmStrategy><int>GEMM_STRATEGIES.index(gemm_strategy)
+        library = cublas_library.encode()
+        options.cublas_library = library
         self.ptr = backend_create(name.encode(), options, error, sizeof(error))
         if self.ptr == NULL:
             raise ValueError((<const char*>error).decode())
@@ -158,6 +163,11 @@ cdef class Device:
     def runtime_bytes(self) -> int:
         """Return what the driver takes for itself, an estimate; 0 on the CPU."""
         return self.ptr.runtime_bytes(self.ptr)
+
+    def use_choices(self, str text) -> None:
+        """Take measured choices of kernels, lines of NativePlan.tune(), into use; ValueError says what is wrong."""
+        if self.ptr.use_choices(self.ptr, text.encode()) != 0:
+            raise ValueError((<const char*>self.ptr.error).decode())
 
     def weight_bytes(self, weight) -> int:
         """Return the resident bytes of a rvllm.plan.graph.Weight, padding included."""
@@ -298,6 +308,14 @@ cdef class NativePlan:
             if any(ways):
                 out.append((i, ways))
         return out
+
+    def tune(self, Device device, str kv_dtype, size_t op, int max_rows) -> str:
+        """Measure other ways to run op `op` up to `max_rows` rows; return the faster ones, for Device.use_choices()."""
+        cdef KernelKey key = kernel_key(self.c, self.c.ops[op], dtype_of(kv_dtype))
+        cdef char[4096] text
+        if device.ptr.tune(device.ptr, &key, max_rows, text, sizeof(text)) != 0:
+            raise RuntimeError((<const char*>device.ptr.error).decode())
+        return (<const char*>text).decode()
 
 
 cdef View view_of(tensor, dict index) except *:

@@ -10,23 +10,47 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 F16, BF16, F32 = 1, 2, 0
-NONE, SPLIT, WIDE, LARGE, TILE = range(5)
+NONE, SPLIT, WIDE, LARGE, TILE, CUBLAS = range(6)
+STRATEGIES = CUTLASS, CUBLAS_ONLY, HYBRID = range(3)
 TILE_BYTES = 16384
 SHAPES = [(4608, 3584), (3584, 3584), (37888, 3584), (3584, 18944), (152064, 3584), (896, 896), (9728, 896), (128, 64)]
 
 ABI = """
 #include "gemm/choose.h"
 #include "gemm/layout.h"
+#include "gemm/table.h"
 using namespace rvllm;
-extern "C" void choose(int arch, int n_sms, int m, int n, int k, int dtype, bool invariant, int* out) {
-    const cuda::LinearDesc d = cuda::choose_linear({arch, n_sms}, {m, n, k, static_cast<DType>(dtype), invariant});
-    const int v[] = {(int)d.kernel, d.tokens, d.split, d.sharing, d.n_ctas, d.n_stages, d.slice};
-    for (int i = 0; i < 7; ++i) out[i] = v[i];
+static cuda::LinearTable table;
+static std::string text;
+extern "C" void choose(int arch, int n_sms, int m, int n, int k, int dtype, bool invariant, int strategy, int* out) {
+    const cuda::LinearShape shape{m, n, k, static_cast<DType>(dtype), invariant, static_cast<GemmStrategy>(strategy)};
+    const cuda::LinearDesc d = cuda::choose_linear({arch, n_sms}, shape, &table);
+    const int v[] = {(int)d.kernel, d.tokens, d.split, d.sharing, d.n_ctas, d.n_stages, d.slice, d.measured};
+    for (int i = 0; i < 8; ++i) out[i] = v[i];
+}
+extern "C" const char* parse(const char* lines, int arch, int strategy) {
+    text.clear();
+    table.parse(lines, {arch, 132}, static_cast<GemmStrategy>(strategy), &text);
+    return text.c_str();
+}
+extern "C" const char* ways(int m, int n, int k, int strategy) {
+    const cuda::LinearShape shape{m, n, k, DType::bf16, false, static_cast<GemmStrategy>(strategy)};
+    text.clear();
+    for (const cuda::RowRange& rows : cuda::kRowRanges)
+        for (const cuda::LinearWay& way : cuda::linear_ways({90, 132}, shape, rows))
+            text += cuda::entry_line({DType::bf16, n, k, rows, way, 1, 2});
+    return text.c_str();
+}
+extern "C" const char* describe(int m, int n, int k) {
+    char line[128];
+    cuda::describe_linear(cuda::choose_linear({90, 132}, {m, n, k, DType::bf16}, &table), line, sizeof line);
+    return (text = line).c_str();
 }
 extern "C" long offset(int gate_up, long row, long piece, long n, long k) {
-    return (long)cuda::piece_offset(cuda::stored_row(static_cast<RowOrder>(gate_up), row, n), piece, k);
+    const int64_t stored = cuda::stored_row(static_cast<RowOrder>(gate_up), row, n);
+    return (long)cuda::piece_offset(cuda::WeightLayout::tiles, stored, piece, k);
 }
-extern "C" long bytes(long n, long k) { return (long)cuda::packed_bytes(n, k); }
+extern "C" long bytes(long n, long k) { return (long)cuda::packed_bytes(cuda::WeightLayout::tiles, n, k); }
 """
 
 
@@ -39,19 +63,36 @@ def lib(tmp_path_factory):
     (folder / "abi.cpp").write_text(ABI)
     so = folder / "choose.so"
     flags = ["-std=c++17", "-shared", "-fPIC", f"-I{ROOT}/cuda", f"-I{ROOT}/native"]
-    subprocess.run([compiler, *flags, folder / "abi.cpp", ROOT / "cuda/gemm/choose.cpp", "-o", so], check=True)
+    subprocess.run(
+        [compiler, *flags, folder / "abi.cpp", ROOT / "cuda/gemm/choose.cpp", ROOT / "cuda/gemm/table.cpp", "-o", so],
+        check=True,
+    )
     lib = ctypes.CDLL(str(so))
     for name in ("offset", "bytes"):
         getattr(lib, name).restype = ctypes.c_long
     lib.offset.argtypes = [ctypes.c_int] + [ctypes.c_long] * 4
     lib.bytes.argtypes = [ctypes.c_long] * 2
+    for name in ("parse", "ways", "describe"):
+        getattr(lib, name).restype = ctypes.c_char_p
     return lib
 
 
-def choose(lib, m, n, k, arch=90, dtype=BF16, invariant=False, n_sms=132):
-    out = (ctypes.c_int * 7)()
-    lib.choose(arch, n_sms, m, n, k, dtype, ctypes.c_bool(invariant), out)
-    return dict(zip(("kernel", "tokens", "split", "sharing", "n_ctas", "n_stages", "slice"), out, strict=True))
+def parse(lib, text, strategy=CUTLASS, arch=90):
+    """Return what is wrong with the text, or ""; if nothing is, choices follow it from now on."""
+    return lib.parse(text.encode(), arch, strategy).decode()
+
+
+@pytest.fixture
+def table(lib):
+    yield lambda *lines, **kwargs: parse(lib, "\n".join([*lines, f"end {len(lines)}\n"]), **kwargs)
+    assert parse(lib, "end 0\n") == ""
+
+
+def choose(lib, m, n, k, arch=90, dtype=BF16, invariant=False, n_sms=132, strategy=CUTLASS):
+    out = (ctypes.c_int * 8)()
+    lib.choose(arch, n_sms, m, n, k, dtype, ctypes.c_bool(invariant), strategy, out)
+    names = ("kernel", "tokens", "split", "sharing", "n_ctas", "n_stages", "slice", "measured")
+    return dict(zip(names, out, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -134,3 +175,93 @@ def test_gate_and_up_rows_are_neighbours(lib):
     for i in range(n // 2):
         gate, up = lib.offset(1, i, 0, n, k), lib.offset(1, i + n // 2, 0, n, k)
         assert up - gate == 8 * 128  # eight rows of a tile: the two halves of an accumulator fragment
+
+
+# ---- strategies and measured choices ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arch", [80, 90, 120])
+def test_strategies(lib, arch):
+    own = WIDE if arch == 90 else TILE
+    for m in ROWS:
+        assert choose(lib, m, 37888, 3584, arch, strategy=CUBLAS_ONLY)["kernel"] == CUBLAS
+        assert choose(lib, m, 37888, 3584, arch, strategy=HYBRID)["kernel"] == (own if m <= 64 else CUBLAS)
+
+
+FEW = "bf16 4608 3584 1 64 linear_split 0 4 6 8.10 8.90"
+MANY = "bf16 4608 3584 193 256 linear_large 128 1 0 16.00 17.00"
+
+
+def test_a_measured_choice_is_used_in_its_rows_only(lib, table):
+    built_in = {m: choose(lib, m, 4608, 3584) for m in ROWS}
+    assert table(MANY, FEW) == ""
+    for m in ROWS:
+        d = choose(lib, m, 4608, 3584)
+        if m <= 64:
+            assert (d["kernel"], d["split"], d["measured"]) == (SPLIT, 4, 1)
+            assert d["n_stages"] == 6 and d["tokens"] >= m
+        elif 193 <= m <= 256:
+            assert (d["kernel"], d["tokens"], d["measured"]) == (LARGE, 128, 1)
+            assert d["n_ctas"] <= 132
+        else:
+            assert d == built_in[m]
+        assert choose(lib, m, 4608, 3584, dtype=F16)["measured"] == 0
+        assert choose(lib, m, 3584, 3584)["measured"] == 0
+        assert choose(lib, m, 4608, 3584, invariant=True)["measured"] == 0
+    assert lib.describe(8, 4608, 3584).endswith(b"K in 4 (measured)")
+    assert lib.describe(128, 4608, 3584).endswith(b"CTAs")
+
+
+def test_a_rows_bits_do_not_depend_on_its_batch_whatever_was_measured(lib, table):
+    """Rows that must agree are one range: no table can give them different orders of summation."""
+    assert table(FEW) == ""
+    sums = {tuple(choose(lib, m, 4608, 3584)[f] for f in ("kernel", "split", "n_ctas")) for m in range(1, 65)}
+    assert len(sums) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        (FEW, "its end is missing"),
+        ("", "its end is missing"),
+        (f"{FEW}\nend 2\n", "entries are missing"),
+        (f"{FEW}\n{MANY[:35]}\nend 2\n", "line 2 (bf16 4608 3584 193 256 linear_large) is not an entry"),
+        (f"end 0\n{FEW}\n", "comes after the end"),
+        (f"{FEW}\n{FEW}\nend 2\n", "an entry is there twice"),
+        ("f32" + FEW[4:] + "\nend 1\n", "has an unknown type"),
+        (FEW.replace("split", "other") + "\nend 1\n", "has an unknown kernel"),
+        (FEW.replace("1 64", "1 32") + "\nend 1\n", "has rows that are no range of this version"),
+        (FEW.replace(" 4 6 ", " 9 6 ") + "\nend 1\n", "is not possible on this device"),
+        (FEW.replace(" 4 6 ", " 4 1 ") + "\nend 1\n", "is not possible on this device"),
+        (FEW.replace(" 4 6 ", " 99999 6 ") + "\nend 1\n", "has a number out of range"),
+        (MANY.replace("128", "129") + "\nend 1\n", "is not possible on this device"),
+        (MANY.replace("193 256", "1 64") + "\nend 1\n", "is not possible on this device"),
+        (FEW.replace("3584", "3585") + "\nend 1\n", "is not possible on this device"),
+        ("\x01\x02\n", "is not an entry"),
+    ],
+)
+def test_a_text_that_is_not_right_changes_nothing(lib, table, text, wrong):
+    assert table(MANY) == ""
+    assert wrong in parse(lib, text)
+    assert choose(lib, 256, 4608, 3584)["measured"] == 1
+    assert choose(lib, 1, 4608, 3584)["measured"] == 0
+
+
+def test_a_table_for_another_strategy_or_device_is_refused(lib):
+    cublas = "bf16 4608 3584 193 256 cublasLt 0 1 0 1.00 2.00\nend 1\n"
+    assert parse(lib, cublas, HYBRID) == parse(lib, "end 0\n") == ""
+    assert "is not possible" in parse(lib, cublas, CUTLASS)
+    assert "is not possible" in parse(lib, f"{MANY}\nend 1\n", HYBRID)  # that kernel reads tiles
+    assert "is not possible" in parse(lib, f"{FEW}\nend 1\n", CUBLAS_ONLY)
+    assert "is not possible" in parse(lib, f"{FEW}\nend 1\n", arch=80)
+    assert "is not possible" in parse(lib, cublas.replace("193 256", "1 64"), HYBRID)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(("n", "k"), SHAPES)
+def test_every_way_that_is_measured_can_be_an_entry(lib, n, k, strategy):
+    lines = lib.ways(16384, n, k, strategy).decode().splitlines()
+    assert bool(lines) == (strategy != CUBLAS_ONLY)
+    for line in lines:
+        assert parse(lib, f"{line}\nend 1\n", strategy) == ""
+    assert parse(lib, "end 0\n") == ""

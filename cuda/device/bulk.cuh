@@ -45,6 +45,16 @@ __device__ __forceinline__ void tensor_load(uint32_t dst, const CUtensorMap* map
         : "memory");
 }
 
+// The same with an L2 policy.
+__device__ __forceinline__ void tensor_load(uint32_t dst, const CUtensorMap* map, int x, int y, uint32_t bar,
+                                            uint64_t policy) {
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], "
+        "[%1, {%2, %3}], [%4], %5;" ::"r"(dst),
+        "l"(map), "r"(x), "r"(y), "r"(bar), "l"(policy)
+        : "memory");
+}
+
 // The same into every CTA of the cluster whose bit is set, at the same offsets; each CTA's own
 // barrier at `bar`'s offset counts the bytes.
 __device__ __forceinline__ void tensor_load_multicast(uint32_t dst, const CUtensorMap* map, int x, int y,

@@ -9,6 +9,7 @@
 #include <cstdio>
 
 #include "gemm/layout.h"
+#include "gemm/table.h"
 
 namespace rvllm::cuda {
 namespace {
@@ -51,8 +52,9 @@ struct LargeTile {
 constexpr LargeTile kLargeTiles[] = {
     {128, 6, 550, 2000, 5300}, {192, 4, 805, 2800, 7500}, {256, 4, 1024, 3500, 10000}};
 
-// Whole rounds of tiles, one per cluster, then the rest with K split over the clusters there are.
-LinearDesc choose_many_tokens(const Device& device, const LinearShape& s, LinearDesc d) {
+// Whole rounds of tiles, one per cluster, then the rest with K split over the clusters there are. Of tiles of
+// `tile_tokens` only, if that is not zero.
+LinearDesc choose_many_tokens(const Device& device, const LinearShape& s, LinearDesc d, int tile_tokens = 0) {
     constexpr int kMaxParts = 4, kPieceTokens = 32;
     d.kernel = LinearKernel::large;
     d.slice = s.m;
@@ -61,6 +63,7 @@ LinearDesc choose_many_tokens(const Device& device, const LinearShape& s, Linear
     const int max_clusters = device.n_sms / 2;
     double best = 0;
     for (const LargeTile& t : kLargeTiles) {
+        if (tile_tokens && t.tokens != tile_tokens) continue;
         const int64_t n_tiles = ceil_div(row_blocks(s.n), d.sharing) * ceil_div(s.m, t.tokens);
         const int64_t rest = n_tiles % max_clusters;
         int64_t split = 1;
@@ -79,27 +82,77 @@ LinearDesc choose_many_tokens(const Device& device, const LinearShape& s, Linear
     return d;
 }
 
-LinearDesc choose_hopper(const Device& device, const LinearShape& s) {
+LinearDesc few_tokens(const Device& device, const LinearShape& s) {
     LinearDesc d;
     d.dtype = s.dtype;
     d.trigger = 8;
-    return s.m <= kDecodeTokens || s.batch_invariant ? choose_few_tokens(device, s, d)
-                                                     : choose_many_tokens(device, s, d);
+    return choose_few_tokens(device, s, d);
+}
+
+LinearDesc many_tokens(const Device& device, const LinearShape& s, int tile_tokens = 0) {
+    LinearDesc d;
+    d.dtype = s.dtype;
+    d.trigger = 8;
+    return choose_many_tokens(device, s, d, tile_tokens);
+}
+
+LinearDesc whole(const LinearShape& s, LinearKernel kernel, int tokens = 0) {
+    LinearDesc d;
+    d.dtype = s.dtype;
+    d.kernel = kernel;
+    d.tokens = (int16_t)tokens;
+    d.slice = s.m;
+    return d;
+}
+
+bool has_kernels(const Device& device, const LinearShape& s) {
+    const bool half = s.dtype == DType::f16;
+    if (device.arch < 70 || (!half && s.dtype != DType::bf16) || (!half && device.arch < 80)) return false;
+    return s.m > 0 && s.n > 0 && s.k > 0 && s.k % 8 == 0;
 }
 
 }  // namespace
 
-LinearDesc choose_linear(const Device& device, const LinearShape& s) {
-    LinearDesc d;
-    d.dtype = s.dtype;
-    const bool half = s.dtype == DType::f16;
-    if (device.arch < 70 || (!half && s.dtype != DType::bf16) || (!half && device.arch < 80)) return d;
-    if (s.m <= 0 || s.n <= 0 || s.k <= 0 || s.k % 8) return d;
-    if (device.arch == 90) return choose_hopper(device, s);
-    d.kernel = LinearKernel::tile;
-    d.tokens = 64;
-    d.slice = s.m;
-    return d;
+LinearDesc linear_in_way(const Device& device, const LinearShape& s, const LinearWay& way) {
+    const LinearDesc none = whole(s, LinearKernel::none);
+    if (!has_kernels(device, s)) return none;
+    if (way.kernel == LinearKernel::cublas)
+        return s.strategy == GemmStrategy::hybrid && s.m > kDecodeTokens ? whole(s, LinearKernel::cublas)
+                                                                         : none;
+    if (device.arch != 90 || s.strategy == GemmStrategy::cublas) return none;
+    if (way.kernel == LinearKernel::large) {
+        if (s.strategy != GemmStrategy::cutlass || s.m <= kDecodeTokens) return none;
+        const LinearDesc d = many_tokens(device, s, way.tokens);
+        return d.tokens == way.tokens ? d : none;
+    }
+    LinearDesc d = few_tokens(device, s);
+    if (way.n_stages < 2 || s.m > kSliceTokens) return none;
+    d.n_stages = std::min(d.n_stages, way.n_stages);
+    d.kernel = way.kernel;
+    d.split = way.split;
+    d.n_ctas = 0;
+    const int64_t blocks = row_blocks(s.n), chunks = k_chunks(s.k);
+    if (way.kernel == LinearKernel::wide && way.split == 1) {
+        d.n_ctas = (int16_t)std::min<int64_t>(device.n_sms, blocks);
+        return d;
+    }
+    const bool fits = way.split >= 2 && way.split <= 8 && way.split <= chunks / 2 && blocks <= 65535;
+    return way.kernel == LinearKernel::split && fits ? d : none;
+}
+
+LinearDesc choose_linear(const Device& device, const LinearShape& s, const LinearTable* table) {
+    const LinearWay* way = table && !s.batch_invariant ? table->find(s) : nullptr;
+    if (way) {
+        LinearDesc d = linear_in_way(device, s, *way);
+        d.measured = true;
+        return d;
+    }
+    if (!has_kernels(device, s)) return whole(s, LinearKernel::none);
+    const bool few = s.m <= kDecodeTokens || s.batch_invariant;
+    if (s.strategy == GemmStrategy::cublas || (s.strategy == GemmStrategy::hybrid && !few))
+        return whole(s, LinearKernel::cublas);
+    if (device.arch != 90) return whole(s, LinearKernel::tile, 64);
+    return few ? few_tokens(device, s) : many_tokens(device, s);
 }
 
 bool can_rope(const LinearDesc& desc, int head_dim) {
@@ -112,6 +165,7 @@ const char* kernel_name(LinearKernel kernel) {
         case LinearKernel::wide: return "linear_wide";
         case LinearKernel::large: return "linear_large";
         case LinearKernel::tile: return "linear_tile";
+        case LinearKernel::cublas: return "cublasLt";
         default: return "";
     }
 }
@@ -126,6 +180,7 @@ void describe_linear(const LinearDesc& d, char* text, size_t size) {
     add(", %d stages", d.n_stages);
     add(", K in %d", d.split > 1 ? d.split : 0);
     add(", %d CTAs", d.n_ctas);
+    add(" (measured)", d.measured);
 }
 
 }  // namespace rvllm::cuda

@@ -1,4 +1,4 @@
-// embed_packed: rows of a table in the resident layout, which tied LM heads share.
+// embed_packed: rows of a table in its resident layout, which tied LM heads share.
 #include "device/convert.cuh"
 #include "device/pdl.cuh"
 #include "gemm/pack.h"
@@ -23,8 +23,8 @@ __global__ void embed_kernel(PackedWeight w, const int32_t* __restrict__ ids, Ou
         } p;
         p.bytes = make_uint4(0, 0, 0, 0);
         if (valid)
-            p.bytes = *reinterpret_cast<const uint4*>(w.data +
-                                                      piece_offset(stored_row(w.order, id, w.n), piece, w.k));
+            p.bytes = *reinterpret_cast<const uint4*>(
+                w.data + piece_offset(w.layout, stored_row(w.order, id, w.n), piece, w.k));
 #pragma unroll
         for (int j = 0; j < 8; ++j)
             if (piece * 8 + j < w.k) row[piece * 8 + j] = from_float<Out>(to_float(p.v[j]));

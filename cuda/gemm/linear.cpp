@@ -23,6 +23,7 @@ constexpr size_t kFlagBytes = 4096;  // one flag per CTA of linear_wide_kernel
 LinearParams params_of(const LinearDesc& desc, const LinearArgs& a, void* workspace) {
     LinearParams p = {};
     p.weight = static_cast<const uint8_t*>(a.weight);
+    p.rows = a.layout == WeightLayout::rows;
     p.x = a.x;
     p.bias = a.bias;
     p.residual = a.residual;
@@ -97,13 +98,14 @@ cudaError_t launch_large(const LinearDesc& d, const CUtensorMap& x_map, const Li
 }
 
 template <typename T>
-cudaError_t launch_hopper(const LinearDesc& d, const CUtensorMap& map, const LinearParams& p,
-                          cudaStream_t stream, bool pdl) {
+cudaError_t launch_hopper(const LinearDesc& d, const CUtensorMap& x_map, const CUtensorMap& w_map,
+                          const LinearParams& p, cudaStream_t stream, bool pdl) {
     const bool split = d.kernel == LinearKernel::split;
     switch (d.tokens) {
-#define RVLLM_CASE(n) \
-    case n:           \
-        return split ? launch_split<T, n>(d, map, p, stream, pdl) : launch_wide<T, n>(d, map, p, stream, pdl);
+#define RVLLM_CASE(n)                                                      \
+    case n:                                                                \
+        return split ? launch_split<T, n>(d, x_map, w_map, p, stream, pdl) \
+                     : launch_wide<T, n>(d, x_map, w_map, p, stream, pdl);
         RVLLM_CASE(8)
         RVLLM_CASE(16)
         RVLLM_CASE(32)
@@ -127,17 +129,35 @@ cudaError_t launch_slice(const LinearDesc& desc, const LinearArgs& args, void* w
     const cudaError_t e = encode_tensor_map(
         &map, {args.x, desc.dtype, args.m, args.k, args.x_stride, desc.tokens / desc.sharing, kChunk});
     if (e != cudaSuccess) return e;
-    if (desc.kernel == LinearKernel::large)
+    if (desc.kernel == LinearKernel::large && !p.rows)
         return half ? launch_large<__half>(desc, map, args, p, stream, pdl)
                     : launch_large<__nv_bfloat16>(desc, map, args, p, stream, pdl);
-    if (desc.kernel == LinearKernel::split || desc.kernel == LinearKernel::wide)
-        return half ? launch_hopper<__half>(desc, map, p, stream, pdl)
-                    : launch_hopper<__nv_bfloat16>(desc, map, p, stream, pdl);
+    if (desc.kernel == LinearKernel::split || desc.kernel == LinearKernel::wide) {
+        CUtensorMap w_map = {};
+        const cudaError_t w = p.rows ? encode_tensor_map(&w_map, {args.weight, desc.dtype, args.n, args.k,
+                                                                  args.k, kBlockRows, kChunk})
+                                     : cudaSuccess;
+        if (w != cudaSuccess) return w;
+        return half ? launch_hopper<__half>(desc, map, w_map, p, stream, pdl)
+                    : launch_hopper<__nv_bfloat16>(desc, map, w_map, p, stream, pdl);
+    }
 #endif
     return cudaErrorNotSupported;
 }
 
 }  // namespace
+
+LinearArgs row_slice(const LinearArgs& args, int32_t first, int32_t m) {
+    LinearArgs slice = args;
+    slice.m = m;
+    slice.x = static_cast<const char*>(args.x) + first * args.x_stride * 2;
+    if (args.residual)
+        slice.residual = static_cast<const char*>(args.residual) + first * args.residual_stride * 2;
+    slice.y = static_cast<char*>(args.y) + first * args.y_stride * (int64_t)dtype_bytes(args.out);
+    slice.rope.table += first * args.rope.table_stride;
+    slice.rope.slots += first;
+    return slice;
+}
 
 size_t linear_workspace_bytes(const Device& device) {
     return kFlagBytes + (size_t)device.n_sms * kSliceTokens * kBlockRows * sizeof(float);
@@ -149,14 +169,7 @@ cudaError_t launch_linear(const LinearDesc& desc, const LinearArgs& args, void* 
     if (args.act == Act::rope && !can_rope(desc, args.rope.head_dim)) return cudaErrorInvalidValue;
     if (args.k % 8 || args.x_stride % 8 || (uintptr_t)args.x % 16) return cudaErrorInvalidValue;
     for (int32_t first = 0; first < args.m; first += desc.slice) {
-        LinearArgs slice = args;
-        slice.m = std::min(args.m - first, desc.slice);
-        slice.x = static_cast<const char*>(args.x) + first * args.x_stride * 2;
-        if (args.residual)
-            slice.residual = static_cast<const char*>(args.residual) + first * args.residual_stride * 2;
-        slice.y = static_cast<char*>(args.y) + first * args.y_stride * (int64_t)dtype_bytes(args.out);
-        slice.rope.table += first * args.rope.table_stride;
-        slice.rope.slots += first;
+        const LinearArgs slice = row_slice(args, first, std::min(args.m - first, desc.slice));
         const cudaError_t e = launch_slice(desc, slice, workspace, stream, pdl);
         if (e != cudaSuccess) return e;
     }

@@ -26,7 +26,7 @@ __device__ __nv_bfloat16* elements<__nv_bfloat16>(Piece& p) {
 
 template <typename T, typename Src>
 __global__ void pack_kernel(PackedWeight w, const Src* __restrict__ src, int64_t row, int64_t n_rows) {
-    const int64_t pieces = k_chunks(w.k) * 8, i = (int64_t)blockIdx.x * kThreads + threadIdx.x;
+    const int64_t pieces = row_pieces(w.layout, w.k), i = (int64_t)blockIdx.x * kThreads + threadIdx.x;
     if (i >= n_rows * pieces) return;
     const int64_t r = i / pieces, piece = i % pieces;
     Piece p;
@@ -36,22 +36,22 @@ __global__ void pack_kernel(PackedWeight w, const Src* __restrict__ src, int64_t
         elements<T>(p)[j] = from_float<T>(column < w.k ? to_float(src[r * w.k + column]) : 0.0f);
     }
     const int64_t stored = stored_row(w.order, row + r, w.n);
-    *reinterpret_cast<uint4*>(w.data + piece_offset(stored, piece, w.k)) = p.bytes;
+    *reinterpret_cast<uint4*>(w.data + piece_offset(w.layout, stored, piece, w.k)) = p.bytes;
 }
 
 template <typename T>
 __global__ void unpack_kernel(PackedWeight w, float* __restrict__ dst, int64_t row, int64_t n_rows) {
-    const int64_t pieces = k_chunks(w.k) * 8, i = (int64_t)blockIdx.x * kThreads + threadIdx.x;
+    const int64_t pieces = row_pieces(w.layout, w.k), i = (int64_t)blockIdx.x * kThreads + threadIdx.x;
     if (i >= n_rows * pieces) return;
     const int64_t r = i / pieces, piece = i % pieces, stored = stored_row(w.order, row + r, w.n);
     Piece p;
-    p.bytes = *reinterpret_cast<const uint4*>(w.data + piece_offset(stored, piece, w.k));
+    p.bytes = *reinterpret_cast<const uint4*>(w.data + piece_offset(w.layout, stored, piece, w.k));
     for (int j = 0; j < 8 && piece * 8 + j < w.k; ++j)
         dst[r * w.k + piece * 8 + j] = to_float(elements<T>(p)[j]);
 }
 
 unsigned grid_of(const PackedWeight& w, int64_t n_rows) {
-    return (unsigned)ceil_div(n_rows * k_chunks(w.k) * 8, kThreads);
+    return (unsigned)ceil_div(n_rows * row_pieces(w.layout, w.k), kThreads);
 }
 
 template <typename T>

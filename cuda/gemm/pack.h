@@ -7,13 +7,14 @@
 
 namespace rvllm::cuda {
 
-// A resident weight: `data` holds packed_bytes(n, k), zeroed when it was allocated, so that the
+// A resident weight: `data` holds packed_bytes(layout, n, k), zeroed when it was allocated, so that the
 // padding rows stay zero. dtype is f16 or bf16.
 struct PackedWeight {
     uint8_t* data;
     int64_t n, k;
     DType dtype;
     RowOrder order;
+    WeightLayout layout;
 };
 
 // Converts rows [row, row + n_rows) of the model's weight from a row-major [n_rows, k] device array

@@ -26,6 +26,7 @@ struct RopeTarget {
 
 struct LinearParams {
     const uint8_t* weight;  // packed (layout.h)
+    bool rows;              // in WeightLayout::rows, which the kernels of sm_90a read through a tensor map
     const void* x;          // [M, K] (the tensor map has it too)
     const float* bias;      // [N] in the order of the model, or nullptr
     const void* residual;   // [M, columns of y], activation type, or nullptr

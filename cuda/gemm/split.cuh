@@ -31,7 +31,8 @@ inline int split_smem_bytes(int tokens, int n_stages) {
 
 template <typename T, int Tokens>
 __global__ void __launch_bounds__(kSplitThreads)
-    linear_split_kernel(const __grid_constant__ CUtensorMap x_map, const __grid_constant__ LinearParams p) {
+    linear_split_kernel(const __grid_constant__ CUtensorMap x_map, const __grid_constant__ CUtensorMap w_map,
+                        const __grid_constant__ LinearParams p) {
     constexpr uint32_t kTokenBytes = Tokens * 128;
     extern __shared__ uint8_t smem_raw[];
     __shared__ __align__(8) uint64_t full[kMaxStages], empty[kMaxStages];
@@ -56,12 +57,17 @@ __global__ void __launch_bounds__(kSplitThreads)
     const uint8_t* w = p.weight + (size_t)(block * chunks + c0) * kTileBytes;
     const uint64_t policy = policy_evict_first();
     const int ahead = min(n, n_stages);
-    if (threadIdx.x == 0) {
-        for (int i = 0; i < ahead; ++i) {
-            mbarrier_expect(smem_ptr(&full[i]), kTileBytes + kTokenBytes);
-            bulk_load(weights + i * kTileBytes, w + (size_t)i * kTileBytes, kTileBytes, smem_ptr(&full[i]),
-                      policy);
+    auto load_weights = [&](int slot, int i) {
+        const uint32_t dst = weights + slot * kTileBytes, bar = smem_ptr(&full[slot]);
+        mbarrier_expect(bar, kTileBytes + kTokenBytes);
+        if (p.rows) {
+            tensor_load(dst, &w_map, (c0 + i) * kChunk, block * kBlockRows, bar, policy);
+        } else {
+            bulk_load(dst, w + (size_t)i * kTileBytes, kTileBytes, bar, policy);
         }
+    };
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < ahead; ++i) load_weights(i, i);
         if (p.trigger >= n - ahead) pdl_launch_dependents();
     }
     __syncwarp();
@@ -93,10 +99,7 @@ __global__ void __launch_bounds__(kSplitThreads)
             RingPosition at;
             for (int i = ahead; i < n; ++i) {
                 mbarrier_wait(smem_ptr(&empty[at.slot]), at.parity);
-                const uint32_t bar = smem_ptr(&full[at.slot]);
-                mbarrier_expect(bar, kTileBytes + kTokenBytes);
-                bulk_load(weights + at.slot * kTileBytes, w + (size_t)i * kTileBytes, kTileBytes, bar,
-                          policy);
+                load_weights(at.slot, i);
                 load_tokens(at.slot, i);
                 if (i + 1 + p.trigger == n) pdl_launch_dependents();
                 at.advance(n_stages);

@@ -9,7 +9,7 @@
 namespace rvllm::cuda {
 
 template <typename T, int Tokens>
-cudaError_t launch_split(const LinearDesc& desc, const CUtensorMap& x_map, const LinearParams& params,
-                         cudaStream_t stream, bool pdl);
+cudaError_t launch_split(const LinearDesc& desc, const CUtensorMap& x_map, const CUtensorMap& w_map,
+                         const LinearParams& params, cudaStream_t stream, bool pdl);
 
 }  // namespace rvllm::cuda

@@ -109,8 +109,8 @@ public:
         if (--left_ == 0) open();
     }
 
-    const uint8_t* weight;  // tile of this CTA's row block
-    int column, token;      // of this CTA's part of the token tile
+    const uint8_t* weight;   // tile of this CTA's row block
+    int column, token, row;  // of this CTA's part of the token tile, of the row block
 
 private:
     __device__ __forceinline__ void open() {
@@ -121,6 +121,7 @@ private:
         const size_t block = min(tile.group * n_ranks + rank, last);
         weight = p_.weight + (block * k_chunks(p_.k) + s.begin) * kTileBytes;
         column = s.begin * kChunk;
+        row = (int)block * kBlockRows;
         token = tile.token0 + rank * (tokens_ / n_ranks);
         left_ = s.end - s.begin;
     }
@@ -132,7 +133,8 @@ private:
 
 template <typename T, int Tokens>
 __global__ void __launch_bounds__(kWideThreads, 1)
-    linear_wide_kernel(const __grid_constant__ CUtensorMap x_map, const __grid_constant__ LinearParams p) {
+    linear_wide_kernel(const __grid_constant__ CUtensorMap x_map, const __grid_constant__ CUtensorMap w_map,
+                       const __grid_constant__ LinearParams p) {
     constexpr uint32_t kTokenBytes = Tokens * 128;
     // A warp turns its sums around in shared memory, 16 rows and so many tokens at a time.
     constexpr int kStageTokens = Tokens < 16 ? 8 : 16;
@@ -166,8 +168,13 @@ __global__ void __launch_bounds__(kWideThreads, 1)
             const uint32_t part = tokens + rank * (kTokenBytes / n_ranks);
             const uint16_t everybody = (uint16_t)((1 << n_ranks) - 1);
             auto load_weights = [&](int slot, const WideCursor& c) {
-                mbarrier_expect(full0 + slot * 8, kTileBytes + kTokenBytes);
-                bulk_load(weights + slot * kTileBytes, c.weight, kTileBytes, full0 + slot * 8, policy);
+                const uint32_t dst = weights + slot * kTileBytes, bar = full0 + slot * 8;
+                mbarrier_expect(bar, kTileBytes + kTokenBytes);
+                if (p.rows) {
+                    tensor_load(dst, &w_map, c.column, c.row, bar, policy);
+                } else {
+                    bulk_load(dst, c.weight, kTileBytes, bar, policy);
+                }
             };
             auto load_tokens = [&](int slot, const WideCursor& c) {
                 const uint32_t dst = part + slot * kTokenBytes;

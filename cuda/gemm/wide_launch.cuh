@@ -6,8 +6,8 @@
 namespace rvllm::cuda {
 
 template <typename T, int Tokens>
-cudaError_t launch_wide(const LinearDesc& desc, const CUtensorMap& x_map, const LinearParams& params,
-                        cudaStream_t stream, bool pdl) {
+cudaError_t launch_wide(const LinearDesc& desc, const CUtensorMap& x_map, const CUtensorMap& w_map,
+                        const LinearParams& params, cudaStream_t stream, bool pdl) {
     auto kernel = linear_wide_kernel<T, Tokens>;
     static const cudaError_t ready =
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kWideMaxSmemBytes);
@@ -24,7 +24,7 @@ cudaError_t launch_wide(const LinearDesc& desc, const CUtensorMap& x_map, const 
     config.stream = stream;
     config.attrs = attrs;
     config.numAttrs = pdl ? 2 : 1;
-    return cudaLaunchKernelEx(&config, kernel, x_map, params);
+    return cudaLaunchKernelEx(&config, kernel, x_map, w_map, params);
 }
 
 }  // namespace rvllm::cuda

@@ -10,7 +10,7 @@ void run(const OpCall& call, const RunContext& ctx) {
     Context& c = context_of(ctx);
     const Weight& w = *call.weight[0];
     const Operand& y = call.out[0];
-    const PackedWeight table = {static_cast<uint8_t*>(w.data), w.n, w.k, w.dtype, w.order};
+    const PackedWeight table = {static_cast<uint8_t*>(w.data), w.n, w.k, w.dtype, w.order, c.layout()};
     note_error(c, call,
                embed_packed(table, static_cast<const int32_t*>(call.in[0].data), rows_of(y, *ctx.step),
                             y.data, y.row_stride, y.dtype, c.stream, c.pdl));

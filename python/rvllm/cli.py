@@ -1,4 +1,4 @@
-"""The command line: serve, benchmark, plan, info. Each verb imports what it needs when it runs."""
+"""The command line: serve, benchmark, plan, tune, info. Each verb imports what it needs when it runs."""
 
 from __future__ import annotations
 
@@ -102,6 +102,17 @@ def _parser() -> argparse.ArgumentParser:
     flags.add_engine_flags(sub)
     flags.add_refused_flags(sub)
 
+    sub = verb(
+        "tune",
+        _tune,
+        "MODEL --device cuda [flags]",
+        "measure the kernels of a model's products on this GPU",
+        "Measure the kernels of MODEL's products on this GPU; later starts use those that are faster than the built-in"
+        " choice. Its config.json is enough.",
+    )
+    flags.add_engine_flags(sub)
+    flags.add_refused_flags(sub)
+
     verb("info", _info, "", "show this machine, the backends and their ops")
     return parser
 
@@ -186,6 +197,22 @@ def _plan(args: argparse.Namespace) -> int:
     from rvllm.loader import plan_text
 
     print(plan_text(config, args.gpu_memory, args.gpu_arch))
+    return 0
+
+
+def _tune(args: argparse.Namespace) -> int:
+    from rvllm import flags
+
+    if not args.model and not args.model_flag:
+        raise RvllmError("tune needs a MODEL: a directory with a config.json")
+    config = flags.engine_config(args)
+
+    from rvllm.progress import ProgressBar
+    from rvllm.tune import run
+
+    with ProgressBar() as bar:
+        text = run(config, bar)
+    print(text)
     return 0
 
 

@@ -38,6 +38,7 @@ class EngineConfig:
     pipeline_depth: int | None = None  # steps in flight; default: see depth()
     threads: int | None = None  # of the CPU backend
     batch_invariant: bool = False  # equal bits of a sequence in any batch; always so on the CPU
+    gemm_strategy: str = "cutlass"  # of CUDA: cutlass (rvllm's own kernels) | cublas | hybrid
     seed: int = 0  # base of the seeds of requests that set none
     max_logprobs: int = 20
 

@@ -103,6 +103,12 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="give a request the same tokens in any batch (always so on the CPU)",
     )
+    add(
+        "--gemm-strategy",
+        choices=("cutlass", "cublas", "hybrid"),
+        help="CUDA: products by rvllm's own kernels, by cuBLASLt (the extra rvllm[cublas]), or by the former for few"
+        " tokens and the latter for more ({default})",
+    )
     add("--memory", type=size_bytes, metavar="SIZE", help="budget for everything, such as 24GiB")
     add(
         "--gpu-memory-utilization",
@@ -193,7 +199,6 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "-q": ((), _LATER),
     "--cpu-offload-gb": (("0",), "is not supported"),
     "--swap-space": (("0",), "is not supported: use --num-cpu-blocks"),
-    "--gemm-strategy": (("cutlass",), "is not supported: weights lie in one layout, which only rvllm's kernels read"),
     "--target-itl-ms": ((), _LATER),
     "--enable-auto-tool-choice": ((), _LATER),
     "--tool-call-parser": ((), _LATER),

@@ -6,10 +6,11 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rvllm._native.plan import BoundPlan, Device, NativePlan
+from rvllm._native.plan import GEMM_STRATEGIES, BoundPlan, Device, NativePlan
 from rvllm.config import GenerationDefaults, ModelConfig, read_generation_config, read_model_config
 from rvllm.engine_config import EngineConfig
 from rvllm.errors import CapacityError, ConfigError
+from rvllm.kernel_table import cublas_library, use_table
 from rvllm.memory import MemoryTable, Sizes, resolve
 from rvllm.plan.fusion import fuse
 from rvllm.plan.graph import OPS, Node, Plan, trace
@@ -110,10 +111,28 @@ def plan_text(config: EngineConfig, gpu_memory: int | None = None, gpu_arch: int
 
 
 def _device(config: EngineConfig, **planned: int) -> Device:
+    strategy = config.gemm_strategy
+    if strategy not in GEMM_STRATEGIES:
+        raise ConfigError(f"--gemm-strategy must be one of {', '.join(GEMM_STRATEGIES)}, not {strategy}")
+    if strategy != "cutlass" and config.device != "cuda":
+        raise ConfigError(f"--gemm-strategy {strategy} needs --device cuda")
+    if strategy != "cutlass" and config.batch_invariant:
+        raise ConfigError(f"--batch-invariant needs rvllm's own kernels: leave out --gemm-strategy {strategy}")
+    library = cublas_library() if strategy != "cutlass" else ""
     try:
-        return Device(config.device, config.threads, batch_invariant=config.batch_invariant, **planned)
+        device = Device(
+            config.device,
+            config.threads,
+            batch_invariant=config.batch_invariant,
+            gemm_strategy=strategy,
+            cublas_library=library,
+            **planned,
+        )
     except ValueError as e:
         raise ConfigError(f"--device {config.device} is not available: {e}") from None
+    if config.device == "cuda" and not planned and not config.batch_invariant:
+        use_table(device, strategy)
+    return device
 
 
 def load(config: EngineConfig, progress: Progress | None = None, model: ModelConfig | None = None) -> LoadedModel:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cases import EPS, Array, Problem, narrow, widen
+from cases import CASES, EPS, Array, Case, Problem, narrow, widen
 from op_harness import view_of
 from rvllm._native import opcall
 from rvllm._native.plan import Device, op_table
@@ -16,6 +16,19 @@ from rvllm._native.plan import Device, op_table
 GAP = 8  # columns: views of a plan start on multiples of 16 bytes
 LONG_NAMES = {"bf16": "bfloat16", "f16": "float16"}
 FLOAT32 = {"table"}  # operands that stay float32: the rope table
+DTYPES = ("bf16", "f16")
+HEAD_DIMS = (64, 80, 96, 128, 256)
+# Cases come per type of weights or cache; the float32 ones stand for all.
+CHECKED = [c for c in CASES if not c.bench and not any(t in c.label.split() for t in DTYPES)]
+# Relative to one rounding of the output: what float32 sums in another order and rounded weights add.
+SLACK = {"linear": 1.0, "linear_silu_mul": 2.0, "linear_rope_kv_write": 1.0, "add_rms_norm": 1.5}
+FLOOR = {
+    "linear": 2e-3,
+    "linear_silu_mul": 2e-3,
+    "rope": 1e-6,
+    "rope_kv_write": 1e-5,
+    "silu": 1e-7,
+}
 
 
 @functools.cache
@@ -85,3 +98,36 @@ def assert_attention(got: Array, want: Array, dtype: str) -> None:
     eps = EPS[dtype]
     assert np.linalg.norm(got - want) < eps * np.linalg.norm(want)
     assert abs(got - want).max() < 4 * eps
+
+
+def floor_of(op: str, dtype: str, default: float) -> float:
+    """Absolute. Where a rounded product is turned, an element gets the rounding of its partner, which may be larger."""
+    return 4 * EPS[dtype] if op == "linear_rope_kv_write" else FLOOR.get(op, default)
+
+
+def has_kernel(case: Case) -> bool:
+    p = case.problem()
+    if case.op.startswith("linear"):
+        return p.inputs[0].shape[1] % 8 == 0
+    return case.op != "attention" or p.attrs["head_dim"] in HEAD_DIMS
+
+
+def check_against_cpu(
+    cuda: opcall.Ops, cpu: opcall.Ops, case: Case, gap: int, dtype: str, rounded_products: float = 0.0
+) -> None:
+    """Run a case on both. rounded_products: what an element may differ besides, in roundings of 1 + its value."""
+    p = rounded(case.problem(), case.op, dtype)
+    got, cache, _ = run(cuda, case.op, p, gap, dtype)
+    want, want_cache = reference(cpu, case.op, p)
+    y_dtype = "f32" if case.op == "rope_table" else dtype
+    slack = SLACK.get(case.op, 0.01) + rounded_products
+    extra = rounded_products * EPS[dtype]
+    for g, w in zip(got, want, strict=True):
+        if case.op == "attention":
+            assert_attention(g, w, dtype)
+        else:
+            assert_close(g, w, y_dtype, slack, extra + floor_of(case.op, dtype, 1e-9 if dtype == "bf16" else 1e-7))
+    if cache is not None and case.op != "attention":
+        for side in ("k", "v"):
+            written, wanted = widen(getattr(cache, side)), widen(getattr(want_cache, side))
+            assert_close(written, wanted, dtype, 1.01 + rounded_products, extra + floor_of(case.op, dtype, 1e-6))

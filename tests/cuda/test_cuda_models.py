@@ -41,11 +41,11 @@ def pairs(cuda: opcall.Ops, tmp_path_factory: pytest.TempPathFactory):
     return pair
 
 
-def make_pair(directory: Path, variant: str, dtype: str) -> Pair:
+def make_pair(directory: Path, variant: str, dtype: str, **options: str) -> Pair:
     model = read_model_config(tiny.write_config(directory, tiny.VARIANTS[variant] | CHANGES))
     bounds = {}
     for name, kv in (("cuda", dtype), ("cpu", "f32")):
-        device = Device(name)
+        device = Device(name, **(options if name == "cuda" else {}))
         plan = fuse(trace(model, dtype, device.activation_dtype(dtype)))
         sizes = tiny.sizes(dtype=dtype, kv_cache_dtype=kv, max_num_seqs=40, num_blocks=200)
         bounds[name] = tiny.bind(plan, sizes, device)

@@ -4,58 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cuda_harness import GAP, assert_attention, assert_close, half, reference, rounded, run
+from cuda_harness import CHECKED, DTYPES, GAP, assert_close, check_against_cpu, half, has_kernel, rounded, run
 
-from cases import CASES, EPS, Case, narrow, normal, widen
+from cases import Case, narrow, normal, widen
 from rvllm._native import opcall
 from rvllm._native.plan import op_table
-
-DTYPES = ("bf16", "f16")
-HEAD_DIMS = (64, 80, 96, 128, 256)
-# Cases come per type of weights or cache; the float32 ones stand for all.
-CHECKED = [c for c in CASES if not c.bench and not any(t in c.label.split() for t in DTYPES)]
-# Relative to one rounding of the output: what float32 sums in another order and rounded weights add.
-SLACK = {"linear": 1.0, "linear_silu_mul": 2.0, "linear_rope_kv_write": 1.0, "add_rms_norm": 1.5}
-FLOOR = {
-    "linear": 2e-3,
-    "linear_silu_mul": 2e-3,
-    "rope": 1e-6,
-    "rope_kv_write": 1e-5,
-    "silu": 1e-7,
-}
-
-
-def floor_of(op: str, dtype: str, default: float) -> float:
-    """Absolute. Where a rounded product is turned, an element gets the rounding of its partner, which may be larger."""
-    return 4 * EPS[dtype] if op == "linear_rope_kv_write" else FLOOR.get(op, default)
-
-
-def has_kernel(case: Case) -> bool:
-    p = case.problem()
-    if case.op.startswith("linear"):
-        return p.inputs[0].shape[1] % 8 == 0
-    return case.op != "attention" or p.attrs["head_dim"] in HEAD_DIMS
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("gap", [0, GAP], ids=["whole", "view"])
 @pytest.mark.parametrize("case", [c for c in CHECKED if has_kernel(c)], ids=str)
 def test_op_against_cpu(cuda: opcall.Cuda, cpu: opcall.Cpu, case: Case, gap: int, dtype: str) -> None:
-    p = rounded(case.problem(), case.op, dtype)
-    got, cache, _ = run(cuda, case.op, p, gap, dtype)
-    want, want_cache = reference(cpu, case.op, p)
-    y_dtype = "f32" if case.op == "rope_table" else dtype
-    for g, w in zip(got, want, strict=True):
-        if case.op == "attention":
-            assert_attention(g, w, dtype)
-            continue
-        assert_close(
-            g, w, y_dtype, SLACK.get(case.op, 0.01), floor_of(case.op, dtype, 1e-9 if dtype == "bf16" else 1e-7)
-        )
-    if cache is not None and case.op != "attention":
-        for side in ("k", "v"):
-            written, want = widen(getattr(cache, side)), widen(getattr(want_cache, side))
-            assert_close(written, want, dtype, 1.01, floor_of(case.op, dtype, 1e-6))
+    check_against_cpu(cuda, cpu, case, gap, dtype)
 
 
 def test_every_op_has_a_case() -> None:

@@ -35,7 +35,7 @@ def test_help_imports_nothing_heavy_and_is_quick():
     assert min(used) < 0.2  # seconds of CPU: a busy machine does not stretch them
 
 
-@pytest.mark.parametrize("verb", ["serve", "benchmark", "plan", "info"])
+@pytest.mark.parametrize("verb", ["serve", "benchmark", "plan", "tune", "info"])
 def test_help_of_every_verb(verb, capsys):
     with pytest.raises(SystemExit) as caught:
         main([verb, "--help"])
