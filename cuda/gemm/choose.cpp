@@ -27,7 +27,9 @@ int decode_tokens(int m) {
     return 256;
 }
 
-LinearDesc choose_few_tokens(const Device& device, const LinearShape& s, LinearDesc d) {
+LinearDesc few_tokens(const Device& device, const LinearShape& s) {
+    LinearDesc d;
+    d.dtype = s.dtype;
     const int64_t blocks = row_blocks(s.n), chunks = k_chunks(s.k);
     d.slice = kSliceTokens;
     d.tokens = (int16_t)decode_tokens(s.m);
@@ -54,8 +56,11 @@ constexpr LargeTile kLargeTiles[] = {
 
 // Whole rounds of tiles, one per cluster, then the rest with K split over the clusters there are. Of tiles of
 // `tile_tokens` only, if that is not zero.
-LinearDesc choose_many_tokens(const Device& device, const LinearShape& s, LinearDesc d, int tile_tokens = 0) {
+LinearDesc many_tokens(const Device& device, const LinearShape& s, int tile_tokens = 0) {
     constexpr int kMaxParts = 4, kPieceTokens = 32;
+    LinearDesc d;
+    d.dtype = s.dtype;
+    d.trigger = 8;
     d.kernel = LinearKernel::large;
     d.slice = s.m;
     d.sharing = 2;
@@ -80,20 +85,6 @@ LinearDesc choose_many_tokens(const Device& device, const LinearShape& s, Linear
         d.n_ctas = (int16_t)(d.sharing * std::min<int64_t>(max_clusters, n_tiles * split));
     }
     return d;
-}
-
-LinearDesc few_tokens(const Device& device, const LinearShape& s) {
-    LinearDesc d;
-    d.dtype = s.dtype;
-    d.trigger = 8;
-    return choose_few_tokens(device, s, d);
-}
-
-LinearDesc many_tokens(const Device& device, const LinearShape& s, int tile_tokens = 0) {
-    LinearDesc d;
-    d.dtype = s.dtype;
-    d.trigger = 8;
-    return choose_many_tokens(device, s, d, tile_tokens);
 }
 
 LinearDesc whole(const LinearShape& s, LinearKernel kernel, int tokens = 0) {

@@ -68,7 +68,8 @@ const char* open_cublas(const char* path, CublasLtApi* api) {
 std::unique_ptr<CublasLt> CublasLt::open(const char* path, char* error, size_t error_size) {
     std::unique_ptr<CublasLt> c(new CublasLt);
     if (const char* wrong = open_cublas(path, &c->api_)) {
-        std::snprintf(error, error_size, "cuBLASLt cannot be used (%s)", wrong);
+        std::snprintf(error, error_size, "cuBLASLt is not here (%s): it comes with the extra rvllm[cublas]",
+                      wrong);
         return nullptr;
     }
     const CublasLtApi& api = c->api_;

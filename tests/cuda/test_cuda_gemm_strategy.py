@@ -95,6 +95,11 @@ def test_captured_decode_is_the_direct_launch(pair, n: int) -> None:
     assert error(results[0], results[1]) < 1e-2
 
 
+def test_without_the_library_the_extra_is_named(cuda: opcall.Ops) -> None:
+    with pytest.raises(ValueError, match=r"no-such-file.*rvllm\[cublas\]"):
+        opcall.Cuda(gemm_strategy="cublas", cublas_library="no-such-file.so")
+
+
 # ---- measured choices -------------------------------------------------------------------------------
 
 
