@@ -31,6 +31,11 @@ __device__ __forceinline__ void async_proxy_fence() {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
+// The same of global memory, on both sides of a flag.
+__device__ __forceinline__ void async_proxy_fence_global() {
+    asm volatile("fence.proxy.async.global;" ::: "memory");
+}
+
 // Address of `address` (own shared memory) in CTA `rank` of the cluster.
 __device__ __forceinline__ uint32_t cluster_address(uint32_t address, uint32_t rank) {
     uint32_t r;

@@ -8,7 +8,10 @@
 namespace rvllm::cuda {
 
 __device__ __forceinline__ float silu(float v) {
-    return v / (1.0f + __expf(-v));
+    float e, inverse;  // without care for denormals: 6 instructions
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(v * -1.4426950408889634f));
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(1.0f + e));
+    return v * inverse;
 }
 
 __device__ __forceinline__ float4 operator+(float4 a, float4 b) {

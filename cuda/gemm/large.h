@@ -8,16 +8,30 @@
 
 namespace rvllm::cuda {
 
+// Divides by multiplying: exact while dividend * divisor < 2^32.
+struct Divisor {
+    uint32_t n = 1, inverse = 0;
+
+    Divisor() = default;
+    explicit Divisor(uint32_t n) : n(n), inverse(n > 1 ? 0xffffffffu / n + 1 : 0) {}
+#ifdef __CUDACC__
+    __device__ __forceinline__ uint32_t quotient(uint32_t x) const {
+        return n > 1 ? __umulhi(x, inverse) : x;
+    }
+#endif
+};
+
 // How the tiles of a product are dealt to clusters of R CTAs (large_schedule.cuh).
 struct LargePlan {
     int32_t tokens, share;  // per tile; of them, those that one CTA fetches for its cluster
     int32_t chunks;         // of 64 columns
     int32_t n_blocks, n_groups, n_token_tiles;  // of 128 rows; of R blocks
     int32_t n_clusters;
-    int32_t n_tiles, n_whole;  // all, and those that are not split
-    int32_t split;             // parts of each other tile
-    int32_t band;              // token tiles whose tiles run side by side
-    bool staged;               // rows of y and residual are 16-byte aligned: stored by the copy engine
+    int32_t n_whole;                  // tiles that are not split, whole rounds of them
+    Divisor rest, split;              // the other tiles, parts of each
+    int32_t band;                     // token tiles whose tiles run side by side
+    Divisor band_tiles, width, last;  // of a band; token tiles in it, and in the last one
+    bool staged;                      // rows of y and residual are 16-byte aligned: stored by the copy engine
 };
 
 template <typename T, int Tokens>

@@ -24,113 +24,133 @@ class LargeEpilogue {
 public:
     __device__ __forceinline__ LargeEpilogue(const LinearParams& p, bool staged, const CUtensorMap* y_map,
                                              uint32_t staging)
-        : p_(p), staged_(staged), pairs_(p.act == Act::silu_mul), y_map_(y_map), staging_(staging) {}
+        : p_(p),
+          staged_(staged),
+          pairs_(p.act == Act::silu_mul),
+          n_features_(pairs_ ? p.n / 2 : p.n),
+          y_map_(y_map),
+          staging_(staging) {}
 
-    // The pieces [first, end) of the 128 weight rows `block` and the tokens from token0 on.
+    // Before the products of the 128 weight rows `block`: sums start with the bias, or with zero.
+    template <int Tokens>
+    __device__ __forceinline__ void begin(float (&acc)[Tokens / 2], int block, bool with_bias) {
+        feature_ = (block * kBlockRows + threadIdx.x / 32 * 16) >> pairs_;
+        float bias[2] = {};
+        if (p_.bias && with_bias) {
+            const int f = feature_ + threadIdx.x % 32 / 4, second = pairs_ ? n_features_ + f : f + 8;
+            if (f < n_features_) bias[0] = p_.bias[f];
+            if (f < n_features_ && second < p_.n) bias[1] = p_.bias[second];
+        }
+#pragma unroll
+        for (int i = 0; i < Tokens / 2; ++i) acc[i] = bias[i / 2 % 2];
+    }
+
+    // The pieces [first, end) of the tokens from token0 on.
     // acc[4 * i + e]: row lane / 4 + e / 2 * 8 of the warp's 16, token 8 * i + lane % 4 * 2 + e % 2.
     template <int Tokens>
-    __device__ __forceinline__ void finish(const float (&acc)[Tokens / 2], int block, int token0, int first,
-                                           int end) {
-        const int warp = threadIdx.x / 32;
-        n_features_ = pairs_ ? p_.n / 2 : p_.n;
-        feature_ = block * kBlockRows + warp * 16;
-        if (pairs_) feature_ /= 2;
-        const int f = feature_ + threadIdx.x % 32 / 4, second = pairs_ ? n_features_ + f : f + 8;
-        bias_[0] = p_.bias && f < n_features_ ? p_.bias[f] : 0.f;
-        bias_[1] = p_.bias && second < p_.n && f < n_features_ ? p_.bias[second] : 0.f;
+    __device__ __forceinline__ void finish(const float (&acc)[Tokens / 2], int token0, int first, int end) {
         end = min(end, (p_.m - token0 + kPieceTokens - 1) / kPieceTokens);
-        if (staged_ && p_.out == DType::f32) {
+        if (!staged_) {
+            if (p_.out == DType::f32) {
+                pairs_ ? direct<Tokens, float, true>(acc, token0, first, end)
+                       : direct<Tokens, float, false>(acc, token0, first, end);
+            } else {
+                pairs_ ? direct<Tokens, T, true>(acc, token0, first, end)
+                       : direct<Tokens, T, false>(acc, token0, first, end);
+            }
+        } else if (p_.out == DType::f32) {
             pairs_ ? staged_floats<Tokens, true>(acc, token0, first, end)
                    : staged_floats<Tokens, false>(acc, token0, first, end);
-        } else if (staged_) {
-            pairs_ ? staged<Tokens, true>(acc, token0, first, end)
-                   : staged<Tokens, false>(acc, token0, first, end);
-        } else if (p_.out == DType::f32) {
-            pairs_ ? direct<Tokens, float, true>(acc, token0, first, end)
-                   : direct<Tokens, float, false>(acc, token0, first, end);
+        } else if (p_.residual) {
+            pairs_ ? staged<Tokens, true, true>(acc, token0, first, end)
+                   : staged<Tokens, false, true>(acc, token0, first, end);
         } else {
-            pairs_ ? direct<Tokens, T, true>(acc, token0, first, end)
-                   : direct<Tokens, T, false>(acc, token0, first, end);
+            pairs_ ? staged<Tokens, true, false>(acc, token0, first, end)
+                   : staged<Tokens, false, false>(acc, token0, first, end);
         }
     }
 
 private:
     template <bool Pairs>
-    __device__ __forceinline__ float value(const float* acc, int e) const {
-        if (Pairs) return silu(acc[e] + bias_[0]) * (acc[e + 2] + bias_[1]);
-        return acc[e] + bias_[e / 2];
+    static __device__ __forceinline__ float value(const float* acc, int e) {
+        return Pairs ? silu(acc[e]) * acc[e + 2] : acc[e];
     }
 
-    // The 16 bytes of the staging piece that this lane addresses in matrix instruction h: eight features of
-    // one token, permuted as the tensor map of y says.
-    template <bool Pairs>
-    struct Place {
-        __device__ __forceinline__ explicit Place(int h) {
-            const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-            if (Pairs) {
-                token = lane;
-                feature = 0;
-                offset = token * 64 + (warp ^ (token / 2 % 4)) * 16;
-            } else {
-                token = h * 16 + lane / 16 * 8 + lane % 8;
-                feature = lane / 8 % 2 * 8;
-                offset = token * 128 + ((warp * 2 + feature / 8) ^ (token % 8)) * 16;
-            }
-        }
-        int token, feature;  // within the piece, within the warp's
-        uint32_t offset;
-    };
-
-    template <int Tokens, bool Pairs>
+    // Registers are numbered by the compiler, so every pair of pieces has code of its own: little of it, or
+    // fetching instructions costs more than executing them.
+    template <int Tokens, bool Pairs, bool Residual>
     __device__ __forceinline__ void staged(const float (&acc)[Tokens / 2], int token0, int first, int end) {
+        constexpr int kPieces = Tokens / kPieceTokens;
         constexpr int kMatrices = Pairs ? 1 : 2;  // instructions of four 8 x 8 matrices per piece
-        constexpr int kAhead = 4;                 // pieces whose residual is fetched at once
+        constexpr int kAhead = 4;                 // pieces whose residual is asked for before it is needed
+        // Each lane addresses 16 bytes of a piece, eight features of one token, permuted as the tensor map
+        // of y says; of the second instruction, 16 tokens further.
+        const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+        const int token = Pairs ? lane : lane / 16 * 8 + lane % 8, eight = Pairs ? 0 : lane / 8 % 2;
+        const uint32_t place = Pairs ? token * 64 + (warp ^ (token / 2 % 4)) * 16
+                                     : token * 128 + ((warp * 2 + eight) ^ (token % 8)) * 16;
+        uint4 residual[kAhead][kMatrices];
+        const T* from = static_cast<const T*>(p_.residual);
+        int n_rows = 0;  // from this lane's first token on
+        if (Residual) {
+            const int f = feature_ + eight * 8;
+            from += (token0 + token) * p_.residual_stride + f;
+            n_rows = f < n_features_ ? p_.m - token0 - token : 0;
+        }
+        auto fetch = [&](int q) {
 #pragma unroll
-        for (int q0 = 0; q0 < Tokens / kPieceTokens; q0 += kAhead) {
-            uint4 residual[kAhead][kMatrices];
-            if (p_.residual) {
-#pragma unroll
-                for (int i = 0; i < kAhead; ++i)
-#pragma unroll
-                    for (int h = 0; h < kMatrices; ++h)
-                        if (q0 + i >= first && q0 + i < end)
-                            residual[i][h] = fetch<Pairs>(token0 + (q0 + i) * kPieceTokens, h);
+            for (int h = 0; h < kMatrices; ++h) {
+                const int row = q * kPieceTokens + h * 16;
+                uint4& r = residual[q % kAhead][h];
+                r = make_uint4(0, 0, 0, 0);
+                if (q >= first && q < end && row < n_rows)
+                    r = *reinterpret_cast<const uint4*>(from + row * p_.residual_stride);
             }
+        };
+        if (Residual) {
 #pragma unroll
-            for (int i = 0; i < kAhead && q0 + i < Tokens / kPieceTokens; ++i) {
-                const int q = q0 + i, t = token0 + q * kPieceTokens;
-                if (q < first || q >= end) continue;
-                const uint32_t piece = staging_ + (turn_ * 2 + n_written_) * kPieceBytes;
+            for (int q = 0; q < kAhead; ++q) fetch(q);
+        }
 #pragma unroll
-                for (int h = 0; h < kMatrices; ++h) {
-                    const uint32_t address = piece + Place<Pairs>(h).offset;
-                    uint32_t add[4], u[4];
-                    if (p_.residual) {
-                        shared_store(address, residual[i][h]);
-                        __syncwarp();
-                        ldmatrix4_trans(add, address);
-                    }
+        for (int q0 = 0; q0 < kPieces; q0 += 2) {
+            const bool low = q0 >= first && q0 < end, high = q0 + 1 >= first && q0 + 1 < end;
+            if (low || high) {
+                const uint32_t pair = staging_ + turn_;
 #pragma unroll
-                    for (int j = 0; j < 4; ++j) {
-                        // Matrix j is of tokens 8 * j, or of tokens 16 * h + j / 2 * 8 and rows j % 2 * 8.
-                        const float* a = acc + q * 16 + (Pairs ? j : 2 * h + j / 2) * 4;
-                        const int e = Pairs ? 0 : j % 2 * 2;
-                        float2 v = make_float2(value<Pairs>(a, e), value<Pairs>(a, e + 1));
-                        if (p_.residual) {
-                            const float2 r = unpack2<T>(add[j]);
-                            v = make_float2(v.x + r.x, v.y + r.y);
+                for (int q = q0; q < q0 + 2; ++q)
+#pragma unroll
+                    for (int h = 0; h < kMatrices; ++h) {
+                        const uint32_t address = pair + place + q % 2 * kPieceBytes + h * (kPieceBytes / 2);
+                        uint32_t add[4], u[4];
+                        if (Residual) {
+                            shared_store(address, residual[q % kAhead][h]);
+                            __syncwarp();
+                            ldmatrix4_trans(add, address);
                         }
-                        u[j] = pack2<T>(v.x, v.y);
+#pragma unroll
+                        for (int j = 0; j < 4; ++j) {
+                            // Matrix j is of tokens 8 * j, or of tokens 16 * h + j / 2 * 8 and rows j % 2
+                            // * 8.
+                            const float* a = acc + q * 16 + (Pairs ? j : 2 * h + j / 2) * 4;
+                            const int e = Pairs ? 0 : j % 2 * 2;
+                            float2 v = make_float2(value<Pairs>(a, e), value<Pairs>(a, e + 1));
+                            if (Residual) {
+                                const float2 r = unpack2<T>(add[j]);
+                                v = make_float2(v.x + r.x, v.y + r.y);
+                            }
+                            u[j] = pack2<T>(v.x, v.y);
+                        }
+                        stmatrix4_trans(address, u[0], u[1], u[2], u[3]);
                     }
-                    stmatrix4_trans(address, u[0], u[1], u[2], u[3]);
-                }
-                if (++n_written_ < 2 && q + 1 < end) continue;
                 hand_over([&] {
-                    if (n_written_ == 2)
-                        tensor_store(y_map_, feature_, t - kPieceTokens, piece - kPieceBytes);
-                    tensor_store(y_map_, feature_, t, piece);
+                    const int t = token0 + q0 * kPieceTokens;
+                    if (low) tensor_store(y_map_, feature_, t, pair);
+                    if (high) tensor_store(y_map_, feature_, t + kPieceTokens, pair + kPieceBytes);
                 });
-                n_written_ = 0;
+            }
+            if (Residual && q0 + kAhead < kPieces) {
+                fetch(q0 + kAhead);
+                fetch(q0 + kAhead + 1);
             }
         }
     }
@@ -140,22 +160,25 @@ private:
     __device__ __forceinline__ void staged_floats(const float (&acc)[Tokens / 2], int token0, int first,
                                                   int end) {
         const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+        uint32_t place[Pairs ? 2 : 4];
+#pragma unroll
+        for (int e = 0; e < (Pairs ? 2 : 4); ++e) {
+            const int token = lane % 4 * 2 + e % 2, f = warp * (Pairs ? 8 : 16) + lane / 4 + e / 2 * 8;
+            place[e] = f / 32 * kPieceBytes + token * 128 + (f % 32 / 4 ^ token) * 16 + f % 4 * 4;
+        }
 #pragma unroll
         for (int q = 0; q < Tokens / kPieceTokens; ++q) {
             if (q < first || q >= end) continue;
-            const uint32_t piece = staging_ + turn_ * 2 * kPieceBytes;
+            const uint32_t piece = staging_ + turn_;
 #pragma unroll
-            for (int i = 0; i < kPieceTokens / 8; ++i)
+            for (int e = 0; e < (Pairs ? 2 : 4); ++e) {
+                const uint32_t address = piece + place[e];
 #pragma unroll
-                for (int e = 0; e < (Pairs ? 2 : 4); ++e) {
-                    const int token = i * 8 + lane % 4 * 2 + e % 2;
-                    const int f = warp * (Pairs ? 8 : 16) + lane / 4 + e / 2 * 8;
-                    const uint32_t offset =
-                        f / 32 * kPieceBytes + token * 128 + (f % 32 / 4 ^ token % 8) * 16 + f % 4 * 4;
-                    asm volatile("st.shared.f32 [%0], %1;" ::"r"(piece + offset),
+                for (int i = 0; i < kPieceTokens / 8; ++i)
+                    asm volatile("st.shared.f32 [%0], %1;" ::"r"(address + i * 1024),
                                  "f"(value<Pairs>(acc + (q * 4 + i) * 4, e))
                                  : "memory");
-                }
+            }
             hand_over([&] {
                 const int t = token0 + q * kPieceTokens;
                 tensor_store(y_map_, feature_, t, piece);
@@ -175,16 +198,7 @@ private:
             store();
             bulk_commit();
         }
-        turn_ ^= 1;
-    }
-
-    template <bool Pairs>
-    __device__ __forceinline__ uint4 fetch(int token0, int h) const {
-        const Place<Pairs> place(h);
-        const int token = token0 + place.token, f = feature_ + place.feature;
-        if (token >= p_.m || f >= n_features_) return make_uint4(0, 0, 0, 0);
-        return *reinterpret_cast<const uint4*>(static_cast<const T*>(p_.residual) +
-                                               token * p_.residual_stride + f);
+        turn_ ^= 2 * kPieceBytes;
     }
 
     static __device__ __forceinline__ void shared_store(uint32_t address, uint4 v) {
@@ -217,11 +231,11 @@ private:
 
     const LinearParams& p_;
     const bool staged_, pairs_;
+    const int n_features_;  // columns of y
     const CUtensorMap* y_map_;
     const uint32_t staging_;
-    int turn_ = 0, n_written_ = 0;  // pair of pieces that is written now, and how many of it are
-    int n_features_, feature_;      // columns of y; first of this warp
-    float bias_[2];
+    uint32_t turn_ = 0;  // offset of the pair of pieces that is written now
+    int feature_;        // first of this warp
 };
 
 }  // namespace rvllm::cuda

@@ -61,11 +61,15 @@ LargePlan plan_large(const LinearDesc& d, const LinearArgs& a, int n_features) {
     plan.n_groups = (int32_t)ceil_div(plan.n_blocks, d.sharing);
     plan.n_token_tiles = (int32_t)ceil_div(a.m, d.tokens);
     plan.n_clusters = d.n_ctas / d.sharing;
-    plan.n_tiles = plan.n_groups * plan.n_token_tiles;
-    plan.n_whole = d.split > 1 ? plan.n_tiles / plan.n_clusters * plan.n_clusters : plan.n_tiles;
-    plan.split = d.split;
+    const int n_tiles = plan.n_groups * plan.n_token_tiles;
+    plan.n_whole = n_tiles / plan.n_clusters * plan.n_clusters;
+    plan.rest = Divisor(n_tiles - plan.n_whole);
+    plan.split = Divisor(d.split);
     const int64_t n_bands = ceil_div((int64_t)plan.n_token_tiles * d.tokens, kBandTokens + kBandTokens / 4);
     plan.band = (int32_t)ceil_div(plan.n_token_tiles, n_bands);
+    plan.band_tiles = Divisor(plan.band * plan.n_groups);
+    plan.width = Divisor(plan.band);
+    plan.last = Divisor((plan.n_token_tiles - 1) % plan.band + 1);
     auto aligned = [](const void* base, int64_t stride) {
         return (uintptr_t)base % 16 == 0 && stride % 8 == 0;
     };
