@@ -94,7 +94,7 @@ def beside_decodes(model: str, args: argparse.Namespace, prompts: list[list[int]
     others = [[(t + k + 1) % 1000 + 3 for t in prompts[0]] for k in range(n_blocks // each + 1 + len(prompts))]
     fresh = [others.pop() for _ in prompts]
     rows = {}
-    for n_cpu_blocks in (0, 2 * n_blocks):
+    for n_cpu_blocks in (0, each * (2 * len(prompts) + len(others)) + n_blocks):
         with LLM(
             model,
             device=args.device,

@@ -34,6 +34,7 @@ struct Cuda {
     std::vector<std::unique_ptr<Prepared>> prepared;
     std::unique_ptr<DeviceSampler> sampler;  // of one of them
     cudaEvent_t done[kTickets] = {};
+    cudaEvent_t moved[kTickets] = {};  // what the step moves between the tiers
     uint64_t n_submitted = 0;
     size_t plan_memory = 0;  // of a GPU that is not here
 };
@@ -208,10 +209,12 @@ int stage(Backend* b, StepInput* dst, const StepInput* src, const StepLimits*) {
     return p == nullptr || failed(b, "cannot stage a step", stage_step(self(b).context, *p, dst, *src));
 }
 
-int record(Backend* b, uint64_t* ticket) {
+int record(Backend* b, Prepared& p, uint64_t* ticket) {
     Cuda& c = self(b);
     *ticket = c.n_submitted++;
-    return failed(b, "cannot record a step", cudaEventRecord(c.done[*ticket % kTickets], c.context.stream));
+    cudaError_t e = cudaEventRecord(c.done[*ticket % kTickets], c.context.stream);
+    if (e == cudaSuccess) e = p.moves.record(c.moved[*ticket % kTickets]);
+    return failed(b, "cannot record a step", e);
 }
 
 int submit(Backend* b, const OpCall* calls, int32_t n_calls, const KvCacheView* kv, StepInput* step,
@@ -220,13 +223,9 @@ int submit(Backend* b, const OpCall* calls, int32_t n_calls, const KvCacheView* 
     Context& context = c.context;
     Prepared* p = prepared_for(b, step);
     if (p == nullptr) return 1;
-    cudaError_t e = cudaSuccess;
-    for (int g = 0; g < p->limits.n_groups && step->n_copies > 0 && e == cudaSuccess; ++g) {
-        e = copy_blocks(kv[g], g, step->copies, step->n_copies, context.stream);
-    }
-    if (failed(b, "cannot copy cache blocks", e)) return 1;
+    if (failed(b, "cannot copy cache blocks", p->moves.launch(kv, step->copies, context.stream))) return 1;
     if (p->bucket) {
-        e = cudaGraphLaunch(p->bucket->graph, context.stream);
+        const cudaError_t e = cudaGraphLaunch(p->bucket->graph, context.stream);
         if (failed(b, "cannot launch a decode step", e)) return 1;
     } else {
         std::copy(std::begin(p->attention), std::end(p->attention), context.attention);
@@ -235,11 +234,14 @@ int submit(Backend* b, const OpCall* calls, int32_t n_calls, const KvCacheView* 
         launch_calls(context, calls, n_calls, kv, *step);
         if (failed(b, context.failed, context.error)) return 1;
     }
-    return record(b, ticket);
+    return record(b, *p, ticket);
 }
 
 int wait(Backend* b, uint64_t ticket) {
-    return failed(b, "a step failed", cudaEventSynchronize(self(b).done[ticket % kTickets]));
+    const Cuda& c = self(b);
+    cudaError_t e = cudaEventSynchronize(c.done[ticket % kTickets]);
+    if (e == cudaSuccess) e = cudaEventSynchronize(c.moved[ticket % kTickets]);
+    return failed(b, "a step failed", e);
 }
 
 size_t sampler_bytes(Backend*, const SamplerLimits* limits) {
@@ -276,8 +278,9 @@ int admit(Backend* b, const StepInput* step, const Sequence* seq) {
 int sample(Backend* b, StepInput* step, const StepInput* src, SampleResult* results, TopToken* tops,
            uint64_t* ticket) {
     DeviceSampler* s = sampler_of(b, step);
-    if (!s || failed(b, "cannot launch the sampler", s->sample(*src, results, tops))) return 1;
-    return record(b, ticket);
+    Prepared* p = prepared_for(b, step);
+    if (!s || !p || failed(b, "cannot launch the sampler", s->sample(*src, results, tops))) return 1;
+    return record(b, *p, ticket);
 }
 
 void* alloc_host(Backend* b, size_t bytes) {
@@ -314,8 +317,9 @@ void destroy(Backend* b) {
     c->prepared.clear();
     c->cublas.reset();
     destroy_upload(c->upload);
-    for (cudaEvent_t e : c->done) {
-        if (e) cudaEventDestroy(e);
+    for (int i = 0; i < kTickets; ++i) {
+        if (c->done[i]) cudaEventDestroy(c->done[i]);
+        if (c->moved[i]) cudaEventDestroy(c->moved[i]);
     }
     cudaFree(c->context.linear_workspace);
     if (c->context.stream) cudaStreamDestroy(c->context.stream);
@@ -328,8 +332,9 @@ cudaError_t open_device(Cuda& c) {
     cudaError_t e = cudaStreamCreateWithFlags(&c.context.stream, cudaStreamNonBlocking);
     if (e == cudaSuccess) e = cudaMalloc(&c.context.linear_workspace, workspace_bytes);
     if (e == cudaSuccess) e = cudaMemset(c.context.linear_workspace, 0, workspace_bytes);
-    for (cudaEvent_t& event : c.done) {
-        if (e == cudaSuccess) e = cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
+    for (int i = 0; i < kTickets; ++i) {
+        if (e == cudaSuccess) e = cudaEventCreateWithFlags(&c.done[i], cudaEventDisableTiming);
+        if (e == cudaSuccess) e = cudaEventCreateWithFlags(&c.moved[i], cudaEventDisableTiming);
     }
     return e;
 }

@@ -130,7 +130,7 @@ size_t prepared_bytes(const Context& context, const OpCall* calls, int32_t n_cal
                       const StepLimits& limits) {
     Prepared p;
     size_up(context, p, calls, n_calls, kv, limits);
-    return p.device_bytes;
+    return p.device_bytes + BlockMoves::bytes(kv, limits);
 }
 
 Prepared* prepare_steps(Context& context, const OpCall* calls, int32_t n_calls, const KvCacheView* kv,
@@ -150,9 +150,10 @@ Prepared* prepare_steps(Context& context, const OpCall* calls, int32_t n_calls, 
     for (cudaEvent_t& event : p->copied) {
         if (e == cudaSuccess) e = cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
     }
+    if (e == cudaSuccess) e = p->moves.create(kv, limits);
     if (e != cudaSuccess) {
         std::snprintf(error, error_size, "cannot allocate %.1f MB of device memory for the steps' work: %s",
-                      p->device_bytes / 1e6, cudaGetErrorString(e));
+                      (p->device_bytes + BlockMoves::bytes(kv, limits)) / 1e6, cudaGetErrorString(e));
         return nullptr;
     }
     Carver place{static_cast<char*>(p->device_memory)};
@@ -196,7 +197,6 @@ cudaError_t stage_step(Context& context, Prepared& p, StepInput* dst, const Step
     dst->n_tokens = src.n_tokens;
     dst->n_seqs = src.n_seqs;
     dst->n_rows = src.n_rows;
-    dst->n_copies = src.n_copies;
     dst->max_query_len = src.max_query_len;
     dst->max_kv_len = src.max_kv_len;
     dst->step_id = src.step_id;
@@ -207,7 +207,7 @@ cudaError_t stage_step(Context& context, Prepared& p, StepInput* dst, const Step
     packer.put(dst->token_ids, src.token_ids, src.n_tokens, n_padded);
     if (src.positions) packer.put(dst->positions, src.positions, src.n_tokens, n_padded);
     if (src.logit_rows) packer.put(dst->logit_rows, src.logit_rows, src.n_rows, n_padded);
-    packer.put(dst->copies, src.copies, src.n_copies * 3);
+    packer.placed(dst->copies, 3 * p.moves.plan(src, reinterpret_cast<BlockCopy*>(packer.at())));
     if (src.query_start) packer.put(dst->query_start, src.query_start, src.n_seqs + 1);
     if (src.kv_len) packer.put(dst->kv_len, src.kv_len, src.n_seqs);
     for (int g = 0; g < p.limits.n_groups; ++g) {

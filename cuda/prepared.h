@@ -2,6 +2,7 @@
 #pragma once
 #include <vector>
 
+#include "block_moves.h"
 #include "context.h"
 
 namespace rvllm::cuda {
@@ -41,6 +42,7 @@ struct Prepared {
     size_t staged_bytes = 0;
     cudaEvent_t copied[kStagingSlots] = {};
     int slot = 0;
+    BlockMoves moves;
     std::vector<Bucket> buckets;
     const Bucket* bucket = nullptr;  // of the staged step; nullptr: launched op by op
 
@@ -73,7 +75,9 @@ cudaError_t compiled_arch(int* arch);
 // Kernels of step.cu.
 cudaError_t place_segments(const Segments& segments, const int32_t* staged, const int32_t* token_ids,
                            const int32_t* last_token, cudaStream_t stream);
-cudaError_t copy_blocks(const KvCacheView& kv, int32_t group, const BlockCopy* copies, int32_t n_copies,
-                        cudaStream_t stream);
+// Copies blocks of the cache and of `staging` (by cache group), numbered behind them; in the order of the
+// list, or all at once.
+cudaError_t copy_blocks(const KvCacheView* kv, char* const* staging, const BlockCopy* copies,
+                        int32_t n_copies, bool ordered, cudaStream_t stream);
 
 }  // namespace rvllm::cuda

@@ -47,6 +47,7 @@ cdef class BlockManager:
     cdef readonly int64_t n_swapped_in   # and back
     cdef int32_t n_promised  # blocks that admitted prompts will take
     cdef Block* blocks       # [n_blocks + n_host_blocks + 2] the last ones are the heads of the pools' lists
+    cdef uint64_t* came      # [n_blocks] the step in which its content last came back from the second tier
     cdef BlockPool device
     cdef BlockPool host
     cdef PrefixCache* cache
@@ -83,4 +84,5 @@ cdef class BlockManager:
     cdef void refresh(self, const int32_t* blocks, int32_t n) noexcept nogil
     cdef void swap_out(self, int32_t block) noexcept nogil
     cdef void swap_in(self, int32_t host_block, int32_t block) noexcept nogil
+    cdef bint arrives(self, const Sequence* s) noexcept nogil
     cdef const char* check(self, const int32_t* n_holders) noexcept nogil

@@ -10,15 +10,15 @@ until then, and its moving to the second tier is spread over the steps that comp
 
 The second tier is blocks in host memory, numbered behind the others. Content that would be lost when its block is
 handed out again moves there, and moves back when a lookup finds it: it is in one tier at a time. Each move is a copy in
-the step that is being scheduled. The copies of a step run in order, before its ops and behind the steps before it, so
-nothing else has to wait for one. Moving at eviction, not when a block is let go, costs a copy only for content that
-would be lost, and nothing for a cached block that is used again.
+the step that is being scheduled. The copies of a step run in order, before its ops and behind the steps before it; what
+comes back may come later, if no sequence of the step holds it (returns_late). Moving at eviction, not when a block is
+let go, costs a copy only for content that would be lost, and nothing for a cached block that is used again.
 
 Nothing here allocates after construction, except that a table grows when a sequence reserved too little. Who may write
 into a block: its only holder, while the block is not in the prefix cache; everyone else copies first (extend()).
 """
 cimport cython
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from rvllm._native.core cimport Sequence, StepInput
@@ -50,7 +50,8 @@ cdef class BlockManager:
         self.prefix_caching = prefix_caching
         n = n_blocks + n_host_blocks
         self.blocks = <Block*> calloc(<size_t> n + 2, sizeof(Block))
-        if self.blocks is NULL:
+        self.came = <uint64_t*> calloc(n_blocks, sizeof(uint64_t))
+        if self.blocks is NULL or self.came is NULL:
             raise MemoryError("no memory for the block tables")
         self.device.init(self.blocks, 0, n_blocks, n)
         self.host.init(self.blocks, n_blocks, n_host_blocks, n + 1)
@@ -59,6 +60,7 @@ cdef class BlockManager:
 
     def __dealloc__(self):
         free(self.blocks)
+        free(self.came)
         del self.cache
 
     @property
@@ -314,8 +316,19 @@ cdef class BlockManager:
         self.blocks[host_block].cached = self.blocks[host_block].n_refs = 0
         self.host.put(host_block)
         add_copy(self.step, host_block, block)
+        self.came[block] = self.step.step_id
         self.n_in += 1
         self.n_swapped_in += 1
+
+    cdef bint arrives(self, const Sequence* s) noexcept nogil:
+        """Whether a block of s comes back from the second tier in the step that is being scheduled."""
+        cdef size_t i
+        if not self.n_in:
+            return False
+        for i in range(s.blocks.size()):
+            if self.came[s.blocks[i]] == self.step.step_id:
+                return True
+        return False
 
     # ---- invariants --------------------------------------------------------------------------------
 

@@ -83,6 +83,8 @@ cdef extern from "step.h" namespace "rvllm" nogil:
         uint8_t suppress_stop
         void* seq
 
+    cdef int kMaxLateReturns
+
     cdef struct BlockCopy:
         int32_t group
         int32_t src
@@ -98,6 +100,7 @@ cdef extern from "step.h" namespace "rvllm" nogil:
         int32_t n_admitted
         int32_t max_query_len
         int32_t max_kv_len
+        int32_t returns_late
         uint64_t step_id
         int32_t* token_ids
         int32_t* positions

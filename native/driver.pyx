@@ -337,6 +337,7 @@ cdef class SchedulerDriver:
             "logit_rows": [step.logit_rows[i] for i in range(step.n_rows)],
             "rows": rows,
             "copies": [(step.copies[i].src, step.copies[i].dst) for i in range(step.n_copies)],
+            "returns_late": bool(step.returns_late),
             "admitted": admitted,
             "max_query_len": step.max_query_len,
             "max_kv_len": step.max_kv_len,

@@ -40,6 +40,7 @@ cdef class Scheduler(SequenceTable):
     cdef void preempt(self, Sequence* s) noexcept nogil
     cdef void run_prefills(self, StepInput* step, Outbox* out) noexcept nogil
     cdef bint waits_for_blocks(self, Sequence* s, StepInput* step) noexcept nogil
+    cdef bint holds_late(self, const Sequence* s, const StepInput* step) noexcept nogil
     cdef void count_moves(self, const Sequence* s, int32_t n_moved) noexcept nogil
     cdef void admit(self, StepInput* step, Outbox* out) noexcept nogil
     cdef int32_t n_growing(self) noexcept nogil

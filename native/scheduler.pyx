@@ -11,9 +11,9 @@ the last running sequence is preempted: its blocks go back and it starts again f
 cache still holds. The first in order is never preempted, and add() refuses what does not fit alone, so every request
 ends.
 
-Blocks of the second tier come back as prompts are computed: a step in which sequences decode moves no more of them than
-its budget leaves tokens, and the prompt waits for the rest; another one moves what one sequence can hold. As many go
-out in one step; what is evicted beyond that is lost.
+Blocks of the second tier come back as prompts are computed. In a step in which sequences decode, a few come back while
+it runs, and the prompt waits until all are there; in another, what one sequence can hold comes before its ops. A step
+sends out what the blocks that it takes held, but no more than it may; what is evicted beyond that is lost.
 
 Cost: schedule() and update() are linear in running sequences. Nothing is allocated while sequences decode.
 """
@@ -25,7 +25,7 @@ from libcpp.vector cimport vector
 from rvllm._native.blocks cimport BlockManager
 from rvllm._native.core cimport (
     BlockCopy, Event, EventKind, FinishReason, Outbox, Request, RowKind, SampleResult, SampleRow, SeqState, Sequence,
-    StepInput, StepLimits, TopToken,
+    StepInput, StepLimits, TopToken, kMaxLateReturns,
 )
 from rvllm._native.sequences cimport SequenceTable, ends, is_decode, reusable_len, total_len, will_fork
 
@@ -116,8 +116,9 @@ cdef class Scheduler(SequenceTable):
         self.blocks.begin(step, self.max_moves)
         self.run_decodes(step)
         self.budget = self.max_mixed_tokens if step.n_tokens else self.max_num_batched_tokens
-        if step.n_tokens:  # moving a block takes about as long as computing a token, and decodes wait for both
-            self.blocks.max_in = min(self.max_moves, self.budget - step.n_tokens)
+        if step.n_tokens:  # decodes wait for no block
+            step.returns_late = 1
+            self.blocks.max_in = min(self.max_moves, kMaxLateReturns)
         self.run_prefills(step, out)
         self.admit(step, out)
         if step.n_tokens == 0:
@@ -176,7 +177,7 @@ cdef class Scheduler(SequenceTable):
                 self.run(s, n, step)
 
     cdef bint waits_for_blocks(self, Sequence* s, StepInput* step) noexcept nogil:
-        """Bring back what the prefix of s, a prompt under way, has in the second tier. True: there is more of it.
+        """Bring back what the prefix of s, a prompt under way, has in the second tier. True: it is not there yet.
 
         The first prompt of a step without decodes never has to wait: such a step moves what one sequence can hold.
         """
@@ -189,7 +190,11 @@ cdef class Scheduler(SequenceTable):
         if self.blocks.n_in > n_before:
             s.last_step = step.step_id
             self.count_moves(s, self.blocks.n_in - n_before)
-        return more
+        return more or self.holds_late(s, step)
+
+    cdef bint holds_late(self, const Sequence* s, const StepInput* step) noexcept nogil:
+        """Whether a block of s is not there before the ops of this step."""
+        return step.returns_late and self.blocks.arrives(s)
 
     cdef void count_moves(self, const Sequence* s, int32_t n_moved) noexcept nogil:
         if not s.request.started:
@@ -231,7 +236,7 @@ cdef class Scheduler(SequenceTable):
             self.blocks.refresh(self.found + n_now, n_found - n_now)
             self.start(s, n_now, n_total, step)
             n_spare += self.may_grow(s)
-            if n_now == n_found:
+            if n_now == n_found and not self.holds_late(s, step):
                 self.tell_started(s, out)
                 self.run(s, n, step)
 

@@ -11,6 +11,7 @@ namespace rvllm {
 
 constexpr int kMaxCacheGroups = 4;
 constexpr int kNoSlot = -1;
+constexpr int kMaxLateReturns = 64;  // blocks that come back in a step with returns_late
 
 // Where the keys and values of one cache group live, and which blocks each sequence has.
 // Block b of layer l: keys at k + ((l * n_blocks + b) * n_kv_heads * block_size * head_dim),
@@ -73,6 +74,9 @@ struct StepInput {
     int32_t n_admitted = 0;
     int32_t max_query_len = 0;
     int32_t max_kv_len = 0;
+    // 1: its ops neither read nor write the blocks that come back from the second tier in this step. They may
+    // arrive while it runs; they are there before the next step's copies.
+    int32_t returns_late = 0;
     uint64_t step_id = 0;
 
     int32_t* token_ids = nullptr;          // [T]; -1 - slot: the token last drawn for that sampler slot
@@ -97,7 +101,7 @@ struct StepLimits {
     int32_t max_moves = 0;          // blocks into the second tier, and as many out of it
     int32_t n_groups = 1;
 
-    int32_t max_copies() const { return max_seqs + 2 * max_moves; }
+    int32_t max_copies() const { return max_seqs + (max_moves ? 2 * max_moves + kMaxLateReturns : 0); }
 };
 
 // Bytes of the one allocation behind a StepInput of these limits.

@@ -11,6 +11,7 @@ namespace rvllm {
 inline void clear_step(StepInput* step, uint64_t step_id) {
     step->n_tokens = step->n_seqs = step->n_rows = step->n_sample_rows = 0;
     step->n_copies = step->n_admitted = step->max_query_len = step->max_kv_len = 0;
+    step->returns_late = 0;
     step->step_id = step_id;
     step->query_start[0] = 0;
     step->tables[0].start[0] = 0;

@@ -102,6 +102,7 @@ class FakeEngine:
         self.device: dict[tuple[int, int], list[int]] = {}  # all tokens of a choice, as the device knows them
         self.slot_owner: dict[int, tuple[int, int]] = {}
         self.in_flight: deque = deque()  # (step, results, {slot written: request})
+        self.late: dict[int, int | None] = {}  # slot -> state, of blocks that come back while the last step runs
         self.n_moved = [0, 0]  # blocks out of the second tier, into it
 
     # ---- requests ----------------------------------------------------------------------------------
@@ -159,6 +160,7 @@ class FakeEngine:
             for slot in range(block * self.block_size, (block + 1) * self.block_size):
                 if slot not in later_written:
                     self.kv[slot] = None
+                    self.late.pop(slot, None)
         self.driver.fail(step["step_id"], self.now_us)
         self.read_events()
 
@@ -200,8 +202,13 @@ class FakeEngine:
             self.device[seq] = list(tokens)
 
         written: dict[int, int] = {}
+        self.kv |= self.late
+        self.late = {}
         for src, dst in step["copies"]:
             self.copy(src, dst)
+            if step["returns_late"] and src >= self.n_blocks:
+                for slot in range(dst * bs, (dst + 1) * bs):
+                    self.late[slot], self.kv[slot] = self.kv[slot], None
 
         token_ids = list(step["token_ids"])
         for i, seq in enumerate(step["seqs"]):
@@ -220,6 +227,7 @@ class FakeEngine:
                 assert slot == step["tables"][i][position // bs] * bs + position % bs
                 assert slot not in written, "two tokens of a step are written to one slot"
                 state = extend(state, token_ids[t])
+                assert slot not in self.late, "a block is written while it comes back"
                 self.kv[slot] = state
                 written[slot] = seq[0]
         in_use = self.in_use()

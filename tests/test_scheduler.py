@@ -210,7 +210,7 @@ def test_under_load_every_request_gets_the_tokens_it_gets_alone(depth, policy, n
     s = e.scheduler
     assert copies > 10 and s.n_preemptions > 10 and s.n_prefix_hits > 100, "the test does not test what it should"
     if n_host_blocks:
-        assert min(e.n_moved) > 100 and s.n_host_hits > 100, "the test does not test the second tier"
+        assert min(e.n_moved) > 50 and s.n_host_hits > 100, "the test does not test the second tier"
 
 
 # ---- the batch ---------------------------------------------------------------------------------------
@@ -590,23 +590,41 @@ def test_a_step_without_decodes_brings_back_a_whole_prompt():
     for first in (20, 23):
         e.add(list(range(first, first + 41)), max_tokens=9, ignore_eos=True)
     assert e.step()["positions"] == [40], "the second needs more than is left of 16"
-    assert e.step()["positions"] == [41, 40]
+    assert e.step()["positions"] == [41], "beside a decode it comes back before it runs"
+    assert e.step()["positions"] == [42, 40]
     e.run()
 
 
 @pytest.mark.parametrize("depth", [1, 2])
-def test_decodes_wait_for_few_blocks_at_a_time(depth):
-    e = FakeEngine(n_blocks=26, n_host_blocks=99, depth=depth, max_num_seqs=4, max_mixed_tokens=6)
-    swapped_out(e, range(41))
+def test_beside_decodes_few_blocks_at_a_time_come_back_and_a_step_early(depth):
+    e = FakeEngine(
+        n_blocks=100, n_host_blocks=300, depth=depth, max_num_seqs=4, max_num_batched_tokens=320, max_model_len=320
+    )
+    prompt = [k * k % 61 for k in range(301)]
+    swapped_out(e, prompt)
     (decode,) = decoding(e, 1)
-    again = e.add(list(range(41)), max_tokens=2, ignore_eos=True)
-    steps = [e.step() for _ in range(4)]
-    came = [sum(src >= 26 for src, _ in step["copies"]) for step in steps]
-    assert came in ([5, 5, 0, 0], [4, 5, 1, 0], [0, 5, 5, 0], [0, 4, 5, 1])
-    assert sum(40 in step["positions"] for step in steps) == 1
-    assert e.scheduler.n_host_hits == 40
+    again = e.add(prompt, max_tokens=2, ignore_eos=True)
+    steps = [e.step() for _ in range(5)]
+    came = [sum(src >= 100 for src, _ in step["copies"]) for step in steps]
+    computed = [300 in step["positions"] for step in steps]
+    first = came.index(64)
+    assert came[first : first + 3] == [64, 11, 0] and sum(came) == 75
+    assert computed.index(True) == first + 2 and sum(computed) == 1
+    assert all(step["returns_late"] and decode in dict(step["seqs"]) for step in steps)
+    assert e.scheduler.n_host_hits == 300
     e.run()
     assert e.specs[again].finish == e.specs[decode].finish == ["length"]
+
+
+def test_who_shares_what_comes_back_waits_for_it_too():
+    e = FakeEngine(n_blocks=26, n_host_blocks=99, max_num_seqs=4)
+    swapped_out(e, range(41))
+    (decode,) = decoding(e, 1)
+    both = [e.add([*range(40), last], max_tokens=2, ignore_eos=True) for last in (1, 2)]
+    step = e.step()
+    assert step["seqs"] == [(decode, 0)] and sum(src >= 26 for src, _ in step["copies"]) == 10
+    assert e.step()["seqs"] == [(decode, 0), (both[0], 0), (both[1], 0)]
+    e.run()
 
 
 @pytest.mark.parametrize("depth", [1, 2])

@@ -116,6 +116,22 @@ def test_a_prompt_that_comes_back_goes_on_as_one_that_stayed(checkpoint):
     assert came_back == stayed
 
 
+def test_blocks_that_move_beside_decodes_change_no_token(checkpoint):
+    model, _ = checkpoint
+    decodes, prompts = prompts_of([20, 30, 40, 50]), prompts_of([300, 280, 260, 290, 310, 270, 200, 150])
+
+    def run(**settings):
+        with engine(model, batch_invariant=True, max_num_seqs=8, **settings) as llm:
+            params = [greedy(150)] * len(decodes) + [greedy(3)] * len(prompts)
+            tokens = [tokens_of(llm.generate(decodes + prompts, params)) for _ in range(3)]
+            return tokens, llm.engine.stats()
+
+    stayed, _ = run()
+    moved, stats = run(num_blocks=110, num_cpu_blocks=400)
+    assert stats.blocks_swapped_in > 100 and stats.blocks_swapped_out > 100
+    assert moved == stayed
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 24, 25, 40, 41, 64, 65, 127, 129, 255, 256, 257])
 def test_around_the_boundaries_of_buckets(checkpoint, n):
     model, reference = checkpoint
