@@ -3,6 +3,7 @@
 #pragma once
 #include <cstdint>
 
+#include "sampling/state.h"
 #include "sampling/team.cuh"
 #include "sampling/weights.cuh"
 
@@ -10,18 +11,49 @@ namespace rvllm::cuda {
 
 constexpr int kStride = 128;  // elements of one step of a warp
 
+// How the tokens of a row that are touched get their values: bias, then penalties, unless they are banned.
+struct Edits {
+    const uint32_t* banned;      // a bit per token
+    const uint32_t* counts;      // by token (kInPrompt)
+    const int32_t* bias_tokens;  // ascending
+    const float* bias;
+    int32_t n_bias;
+    float repetition, frequency, presence;
+    bool penalized;
+
+    __device__ __noinline__ float value(float x, int32_t token) const {
+        if (banned[token / 32] >> token % 32 & 1) return kNothing;
+        int32_t first = 0, end = n_bias;
+        while (first < end) {
+            const int32_t middle = (first + end) / 2;
+            if (bias_tokens[middle] < token) {
+                first = middle + 1;
+            } else {
+                end = middle;
+            }
+        }
+        for (; first < n_bias && bias_tokens[first] == token; ++first) x += bias[first];
+        if (!penalized) return x;
+        const uint32_t known = counts[token], count = known & ~kInPrompt;
+        if (known == 0) return x;
+        const float repeated = x > 0 ? x / repetition : x * repetition;
+        return count > 0 ? repeated - (frequency * static_cast<float>(count) + presence) : repeated;
+    }
+};
+
 struct Row {
     const float* x;
     int32_t n;
     int32_t chunk;            // elements per chunk, a multiple of kStride
     bool vectors;             // x is aligned to 16 bytes
-    const uint32_t* touched;  // null, or a bit per token: its value is in `edited`
-    const float* edited;      // aligned to 16 bytes
+    const uint32_t* touched;  // null, or a bit per token: `edits` gives its value
+    const Edits* edits;
+    bool level;  // infinities share equally, as zeros among -inf do
 
     __device__ static Row of(const float* x, int32_t n, const Team& team) {
         const int32_t n_chunks = team.size * kTeamWarps;
         const int32_t chunk = ((n + n_chunks - 1) / n_chunks + kStride - 1) / kStride * kStride;
-        return {x, n, chunk, reinterpret_cast<uintptr_t>(x) % 16 == 0, nullptr, nullptr};
+        return {x, n, chunk, reinterpret_cast<uintptr_t>(x) % 16 == 0, nullptr, nullptr, false};
     }
     __device__ int32_t chunk_of_warp(const Team& team) const {
         return team.rank * kTeamWarps + static_cast<int32_t>(threadIdx.x / 32);
@@ -33,8 +65,10 @@ struct Row {
     __device__ int32_t end(const Team& team) const { return end((team.rank + 1) * kTeamWarps - 1); }
 
     __device__ __forceinline__ float at(int32_t i) const {
-        return touched && touched[i / 32] >> i % 32 & 1 ? edited[i] : x[i];
+        const float v = touched && touched[i / 32] >> i % 32 & 1 ? edits->value(x[i], i) : x[i];
+        return level ? leveled(v) : v;
     }
+    __device__ static float leveled(float v) { return v == INFINITY ? 0.0f : kNothing; }
     // The logits of four tokens, -inf from `end` on.
     __device__ __forceinline__ float4 four(int32_t i, int32_t end) const {
         if (vectors && i + 4 <= end) return *reinterpret_cast<const float4*>(x + i);
@@ -46,10 +80,10 @@ struct Row {
         if (i >= end) return;
         const uint32_t bits = touched[i / 32] >> i % 32 & 15;  // no bit is set from the row's end on
         if (bits == 0) return;
-        if (bits & 1) v.x = edited[i];
-        if (bits & 2) v.y = edited[i + 1];
-        if (bits & 4) v.z = edited[i + 2];
-        if (bits & 8) v.w = edited[i + 3];
+        if (bits & 1) v.x = edits->value(v.x, i);
+        if (bits & 2) v.y = edits->value(v.y, i + 1);
+        if (bits & 4) v.z = edits->value(v.z, i + 2);
+        if (bits & 8) v.w = edits->value(v.w, i + 3);
     }
 };
 
@@ -70,6 +104,13 @@ __device__ __forceinline__ void each_four(const Row row, int32_t begin, int32_t 
         if (row.touched) {
 #pragma unroll
             for (int u = 0; u < kAhead; ++u) row.edit(v[u], i + u * kStride, end);
+        }
+        if (row.level) {
+#pragma unroll
+            for (int u = 0; u < kAhead; ++u) {
+                v[u] = make_float4(Row::leveled(v[u].x), Row::leveled(v[u].y), Row::leveled(v[u].z),
+                                   Row::leveled(v[u].w));
+            }
         }
 #pragma unroll
         for (int u = 0; u < kAhead; ++u) f(v[u], i + u * kStride < end ? i + u * kStride : kEveryToken - 3);

@@ -111,7 +111,7 @@ __global__ void __launch_bounds__(kTeamThreads, 2) sample_kernel(const __grid_co
     int32_t token = info.target;
     if (draws && !failed) {
         Row row = raw;
-        if (slot.edits(info.suppress_stop)) row = edit_row(raw, slot, info.suppress_stop, team);
+        if (slot.edits(info.suppress_stop)) row = edit_row(raw, slot, info.suppress_stop, team, s.edits);
         const float c = static_cast<float>(kLog2E / fmin(params.temperature, 1e30));
         Scan scan =
             params.greedy ? scan_row<false>(row, c, team, s, &mine) : scan_row<true>(row, c, team, s, &mine);
@@ -120,7 +120,7 @@ __global__ void __launch_bounds__(kTeamThreads, 2) sample_kernel(const __grid_co
             token = token_of(scan.best);
         } else if (!failed) {
             if (scan.top() == INFINITY) {
-                row = level_infinities(row, slot.edited(), team);
+                row.level = true;
                 scan = scan_row<true>(row, c, team, s, &mine);
             }
             const uint64_t bits = random_bits(params.seed, params.choice, info.token_index, Purpose::draw);

@@ -34,7 +34,6 @@ size_t carve(SamplerState& s, const SamplerLimits& l, char* memory) {
     };
     s.vocab_size = l.vocab_size;
     s.mask_words = mask_words(l);
-    s.edited_stride = static_cast<int64_t>(round_up(static_cast<size_t>(l.vocab_size), 4));
     take(&s.params, 1);
     take(&s.bias_tokens, kMaxLogitBias);
     take(&s.bias, kMaxLogitBias);
@@ -46,7 +45,7 @@ size_t carve(SamplerState& s, const SamplerLimits& l, char* memory) {
     take(&s.counts, static_cast<size_t>(l.vocab_size));
     take(&s.known, static_cast<size_t>(s.mask_words));
     take(&s.touched, static_cast<size_t>(s.mask_words));
-    take(&s.edited, static_cast<size_t>(s.edited_stride));
+    take(&s.banned, static_cast<size_t>(s.mask_words));
     take(&s.last_token, 1);
     return used;
 }

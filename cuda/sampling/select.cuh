@@ -73,6 +73,7 @@ struct Shared {
     uint64_t rest;
     SampleRow info;
     SlotParams params;
+    Edits edits;
     union {
         uint32_t bins[kBins];
         struct {

@@ -60,12 +60,11 @@ struct SamplerState {
     uint32_t* allowed;     // [slots][mask_words]
     uint32_t* counts;      // [slots][vocab_size]
     uint32_t* known;       // [slots][mask_words] tokens with a count
-    uint32_t* touched;     // [slots][mask_words] of the present step: tokens whose value is in `edited`
-    float* edited;         // [slots][edited_stride]
+    uint32_t* touched;     // [slots][mask_words] of the present step: tokens whose logits are edited
+    uint32_t* banned;      // [slots][mask_words] of the present step
     int32_t* last_token;   // [slots]
     int32_t vocab_size;
     int32_t mask_words;
-    int64_t edited_stride;
 };
 
 struct SampleParams {
