@@ -182,7 +182,9 @@ cdef void border_at(const Select* c, double p, double total, double total_error,
     cdef double target = p * total
     cdef double error = (2 * c.e.slack * (1 - p) + total_error) * target + c.n + 1
     border.low = target - error
-    border.high = min(target + error, total)
+    border.high = target + error
+    if total_error == 0:
+        border.high = min(border.high, total)
 
 
 cdef bint is_certain(int64_t m, const Border* border, Scratch* s) noexcept nogil:
@@ -260,7 +262,7 @@ cdef void collect_largest(Select* c, int64_t k, Scratch* s) noexcept nogil:
 
 cdef void keep_top_p(Select* c, double p, Scratch* s) noexcept nogil:
     """Collects and weighs candidates of the whole row, and cuts them at mass p."""
-    cdef float guess = c.lo, bound, last
+    cdef float guess = c.lo, bound, last, octaves = 1
     cdef double total = <double><int64_t>K.rough_mass(c.x, c.n, &c.e, c.lo, s.block_max, s.next)
     cdef int64_t m
     cdef Border border
@@ -271,14 +273,15 @@ cdef void keep_top_p(Select* c, double p, Scratch* s) noexcept nogil:
         c.n_cand = K.collect(c.x, c.n, guess, s.block_max, s.val, s.idx)
         if <double>K.weights(s.val, c.n_cand, &c.e, s.w) >= border.high or guess == c.lo:
             break
-        # An octave of weight further down. All below `bound` together weigh less than 1 - p of the total.
+        # Some octaves of weight further down. All below `bound` together weigh less than 1 - p of the total.
         bound = c.lo
         if total > border.high:
             bound = <float>(c.e.base + (log2((total - border.high) / c.n) - kFixedBits + c.e.m - 0.01) / c.e.c)
             bound -= <float>1e-5 * abs(bound)
         last = guess
-        guess = max(bound, guess - <float>(1 / c.e.c))
-        if guess < c.lo or guess >= last:
+        guess = max(bound, guess - <float>(octaves / c.e.c))
+        octaves *= 2
+        if octaves > 64 or guess < c.lo or guess >= last:  # no weight is lower by 64 octaves
             guess = c.lo
     c.bottom = guess
     m = narrow(s.val, s.w, c.n_cand, c.top, c.bottom, s.keys, &border)

@@ -95,6 +95,14 @@ def test_large_vocabularies(kind, filters):
         check_cut(logits, n, got, mask)
 
 
+@pytest.mark.parametrize("n", [1, 100, 129, 300, 1025, 9000, 40_000])
+@pytest.mark.parametrize("p", [1 - 2**-53, 1 - 1e-12])
+def test_top_p_of_nearly_all_keeps_all(n, p):
+    """Every sum is within its error of the border."""
+    for seed in range(4):
+        assert sampling.apply_top_p(make_row("normal", n, seed, 0.1), p) == n
+
+
 def test_top_p_is_decided_in_float64_when_the_border_is_near():
     """p just above and just below a running sum: nearer than float32 weights could tell."""
     for seed in range(12):
