@@ -1,6 +1,6 @@
 #!/bin/sh
 # Build, test, sanitise and measure the CUDA backend on a machine with a GPU: what guards it where CI has none.
-# Run from anywhere; prints one table per step and ends with the number of steps that failed. About 5 minutes.
+# Run from anywhere; prints one table per step and ends with the number of steps that failed. About 8 minutes.
 #
 #   bench/cuda.sh [build directory]
 cd "$(dirname "$0")/.." || exit 1
@@ -35,10 +35,10 @@ random_models.write_model('$model', '7b')" &&
 
 export PYTHONPATH="python${PYTHONPATH:+:$PYTHONPATH}"
 step build build || exit 1
-step tests tests tests/cuda
+step tests tests tests/cuda tests/serve/test_load.py
 export CUDA_MODULE_LOADING=LAZY  # of cuBLASLt's kernels, only those that run are checked
 step memcheck compute-sanitizer --tool memcheck --error-exitcode 1 \
-    "$python" -m pytest -q -p no:cacheprovider -W ignore tests/cuda -k "bf16 and not long or cpu and (5003 or 0.95)"
+    "$python" -m pytest -q -p no:cacheprovider -W ignore tests/cuda -k "bf16 and not long or cpu and (5003 or 0.95) or between_the_tiers"
 step racecheck compute-sanitizer --tool racecheck --error-exitcode 1 \
     "$python" -m pytest -q -p no:cacheprovider -W ignore tests/cuda -k "bf16 and view or mixed_batch and 128 or cpu and 31-1"
 step "linear" "$build/cuda/cuda_gemm"
@@ -51,10 +51,11 @@ step "engine, prefill" engine --n 1x128,1x512,1x2048,16x2048 --output-len 1 --re
 step "engine, context of 1,024" engine --n 64x1024 --output-len 64
 step "engine, cuBLASLt" engine --n 1,64,256 --gemm-strategy cublas
 step "engine, hybrid" engine --n 1,64,256 --gemm-strategy hybrid
+step "second tier" "$python" bench/swap.py --shape 7b --device cuda --prompt-tokens 8192 --prompts 4 --rounds 1
 step "start" "$python" bench/startup.py --shape 7b --device cuda --repeat 3
 step "HTTP, greedy" "$python" bench/serve.py --shape 7b --device cuda --rows 1,32,256,200:32,1024x64 --tokens 256 \
-    --repeat 3
-step "HTTP, sampled" "$python" bench/serve.py --shape 7b --device cuda --rows 256 --tokens 256 --repeat 3 \
+    --repeat 2
+step "HTTP, sampled" "$python" bench/serve.py --shape 7b --device cuda --rows 256 --tokens 256 --repeat 2 \
     --temperature 0.8 --top-p 0.95
 echo "$failed steps failed"
 exit "$failed"

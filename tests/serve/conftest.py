@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import openai
 import pytest
 
 from .harness import RunningServer, running_server
+
+if TYPE_CHECKING:
+    import openai
 
 
 @pytest.fixture(scope="session")

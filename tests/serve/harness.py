@@ -11,9 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import openai
 from aiohttp import web
 
 from rvllm.engine import Engine
@@ -23,6 +22,9 @@ from rvllm.serve.app import build_app
 from rvllm.serve.options import ServeOptions
 from rvllm.serve.server import app_runner, bind, new_event_loop
 from rvllm.serve.service import Service
+
+if TYPE_CHECKING:
+    import openai
 
 MODEL = "demo"
 
@@ -57,6 +59,8 @@ class RunningServer:
         self.url = f"http://127.0.0.1:{port}"
 
     def openai(self, **kwargs: Any) -> openai.OpenAI:
+        import openai
+
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, **kwargs)
 
     def request(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Reply:

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Iterator
 
-import psutil
 import pytest
 
 from rvllm.flags import DEMO_MODEL
@@ -222,6 +221,8 @@ def test_health_says_503_while_loading():
 
 def test_start_up_takes_little_cpu_time():
     """CPU time rather than a clock, which a busy machine stretches."""
+    import psutil
+
     used = []
     for _ in range(3):
         with process("--host", "127.0.0.1", "--port", "0") as server:
