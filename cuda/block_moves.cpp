@@ -21,7 +21,9 @@ bool moves_blocks(const KvCacheView* kv, const StepLimits& limits) {
 }  // namespace
 
 BlockMoves::~BlockMoves() {
-    if (stream_) cudaStreamSynchronize(stream_);
+    for (cudaStream_t s : {in_stream_, out_stream_}) {
+        if (s) cudaStreamSynchronize(s);
+    }
     for (char* s : staging_) {
         if (s) cudaFree(s);
     }
@@ -29,7 +31,9 @@ BlockMoves::~BlockMoves() {
         if (filled_[c]) cudaEventDestroy(filled_[c]);
         if (emptied_[c]) cudaEventDestroy(emptied_[c]);
     }
-    if (stream_) cudaStreamDestroy(stream_);
+    for (cudaStream_t s : {in_stream_, out_stream_}) {
+        if (s) cudaStreamDestroy(s);
+    }
 }
 
 size_t BlockMoves::bytes(const KvCacheView* kv, const StepLimits& limits) {
@@ -49,7 +53,9 @@ cudaError_t BlockMoves::create(const KvCacheView* kv, const StepLimits& limits) 
     written_.assign(static_cast<size_t>(n_blocks_) + kv[0].n_host_blocks, 0);
     for (auto* v : {&out_, &in_, &arriving_.copies, &arrived_.copies}) v->reserve(limits.max_copies());
     for (auto* v : {&arriving_.chunks, &arrived_.chunks}) v->reserve(kInChunks);
-    cudaError_t e = cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking);
+    host_writes_.resize(kv[0].n_host_blocks);
+    cudaError_t e = cudaStreamCreateWithFlags(&in_stream_, cudaStreamNonBlocking);
+    if (e == cudaSuccess) e = cudaStreamCreateWithFlags(&out_stream_, cudaStreamNonBlocking);
     for (int g = 0; g < limits.n_groups && e == cudaSuccess; ++g) {
         e = cudaMalloc(reinterpret_cast<void**>(&staging_[g]), kChunks * kChunk * block_bytes(kv[g]));
     }
@@ -72,7 +78,7 @@ bool BlockMoves::adds_to(const Group& g, const BlockCopy& copy) const {
 void BlockMoves::add(const BlockCopy& copy) {
     if (groups_.empty() || !adds_to(groups_.back(), copy)) {
         groups_.push_back({static_cast<int32_t>(same_.size()), static_cast<int32_t>(out_.size()),
-                           static_cast<int32_t>(in_.size()), 0, 0, 0, 0, 0});
+                           static_cast<int32_t>(in_.size()), 0, 0, 0, 0, 0, 0});
         ++group_id_;
     }
     Group& g = groups_.back();
@@ -91,23 +97,37 @@ void BlockMoves::add(const BlockCopy& copy) {
     }
 }
 
-int32_t BlockMoves::plan(const StepInput& step, BlockCopy* list) {
-    std::swap(arriving_, arrived_);
-    arriving_.copies.clear();
-    arriving_.chunks.clear();
+void BlockMoves::cut(const StepInput& step) {
     groups_.clear();
     same_.clear();
     out_.clear();
     in_.clear();
     for (int32_t i = 0; i < step.n_copies; ++i) add(step.copies[i]);
+    ++plan_id_;
+    for (Group& g : groups_) {
+        if (g.n_out) g.out_chunk = kInChunks + next_out_++ % kOutChunks;
+        if (g.n_in) g.in_chunk = next_in_++ % kInChunks;
+        for (int32_t i = 0; i < g.n_in; ++i) {
+            const HostWrite& w = host_writes_[in_[g.in + i].src - n_blocks_];
+            if (plan_id_ - w.plan < kMaxInFlight) g.written |= 1u << w.chunk;
+        }
+        for (int32_t i = 0; i < g.n_out; ++i) {
+            host_writes_[out_[g.out + i].dst - n_blocks_] = {plan_id_, g.out_chunk};
+        }
+    }
+}
+
+int32_t BlockMoves::plan(const StepInput& step, BlockCopy* list) {
+    std::swap(arriving_, arrived_);
+    arriving_.copies.clear();
+    arriving_.chunks.clear();
+    cut(step);
     const auto n_in_groups =
         std::count_if(groups_.begin(), groups_.end(), [](const Group& g) { return g.n_in > 0; });
     late_ = step.returns_late && n_in_groups <= kInChunks;
 
     BlockCopy* at = std::copy(arrived_.copies.begin(), arrived_.copies.end(), list);
-    for (Group& g : groups_) {
-        if (g.n_out) g.out_chunk = kInChunks + next_out_++ % kOutChunks;
-        if (g.n_in) g.in_chunk = next_in_++ % kInChunks;
+    for (const Group& g : groups_) {
         at = std::copy_n(same_.begin() + g.same, g.n_same, at);
         for (int32_t i = 0; i < g.n_out; ++i) {
             const BlockCopy& c = out_[g.out + i];
@@ -148,15 +168,20 @@ cudaError_t BlockMoves::launch(const KvCacheView* kv, const BlockCopy* list, cud
             then(cudaEventRecord(filled_[g.out_chunk], stream));
         }
         if (g.n_in) {
-            then(cudaStreamWaitEvent(stream_, emptied_[g.in_chunk]));
+            then(cudaStreamWaitEvent(in_stream_, emptied_[g.in_chunk]));
+            for (int c = 0; c < kChunks; ++c) {
+                if (g.written >> c & 1) then(cudaStreamWaitEvent(in_stream_, emptied_[c]));
+            }
             for (int32_t i = 0; i < g.n_in; ++i) then(transfer(kv, in_[g.in + i], g.in_chunk * kChunk + i));
-            then(cudaEventRecord(filled_[g.in_chunk], stream_));
+            then(cudaEventRecord(filled_[g.in_chunk], in_stream_));
+            last_in_ = g.in_chunk;
         }
-        if (g.n_out) {
-            then(cudaStreamWaitEvent(stream_, filled_[g.out_chunk]));
+        if (g.n_out) {  // perhaps to blocks that were read just now
+            if (last_in_ >= 0) then(cudaStreamWaitEvent(out_stream_, filled_[last_in_]));
+            then(cudaStreamWaitEvent(out_stream_, filled_[g.out_chunk]));
             for (int32_t i = 0; i < g.n_out; ++i)
                 then(transfer(kv, out_[g.out + i], g.out_chunk * kChunk + i));
-            then(cudaEventRecord(emptied_[g.out_chunk], stream_));
+            then(cudaEventRecord(emptied_[g.out_chunk], out_stream_));
         }
         list += g.n_same + g.n_out;
         if (g.n_in && !late_) {
@@ -173,12 +198,14 @@ cudaError_t BlockMoves::transfer(const KvCacheView* kv, const BlockCopy& copy, i
     const size_t bytes = block_bytes(kv[copy.group]);
     char* staged = staging_[copy.group] + slot * bytes;
     char* host = static_cast<char*>(kv[copy.group].host) + (std::max(copy.src, copy.dst) - n_blocks_) * bytes;
-    return copy.dst >= n_blocks_ ? cudaMemcpyAsync(host, staged, bytes, cudaMemcpyDeviceToHost, stream_)
-                                 : cudaMemcpyAsync(staged, host, bytes, cudaMemcpyHostToDevice, stream_);
+    return copy.dst >= n_blocks_ ? cudaMemcpyAsync(host, staged, bytes, cudaMemcpyDeviceToHost, out_stream_)
+                                 : cudaMemcpyAsync(staged, host, bytes, cudaMemcpyHostToDevice, in_stream_);
 }
 
 cudaError_t BlockMoves::record(cudaEvent_t event) {
-    return has_host_ ? cudaEventRecord(event, stream_) : cudaSuccess;
+    if (!has_host_) return cudaSuccess;
+    const cudaError_t e = last_in_ < 0 ? cudaSuccess : cudaStreamWaitEvent(out_stream_, filled_[last_in_]);
+    return e == cudaSuccess ? cudaEventRecord(event, out_stream_) : e;
 }
 
 }  // namespace rvllm::cuda

@@ -1,4 +1,4 @@
-// Block copies of a step: within the cache on the stream of its ops, between the tiers on one of their own.
+// Block copies of a step: within the cache on the stream of its ops, between the tiers on two of their own.
 //
 // A block that goes out is packed into a ring of staging blocks, at the speed of device memory, and leaves it
 // by DMA while ops run; one that comes back arrives in the ring and is unpacked. A list of copies is cut into
@@ -34,29 +34,40 @@ private:
     static constexpr int kChunk = 16;  // blocks of a group, each way
     static constexpr int kInChunks = kMaxLateReturns / kChunk, kOutChunks = 8;
     static constexpr int kChunks = kInChunks + kOutChunks;
+    static constexpr int kMaxInFlight = 4;  // steps; those before them have been waited for
 
     struct Group {
         int32_t same, out, in;        // where its copies begin in same_, out_ and in_
         int32_t n_same, n_out, n_in;  // either copies within the cache, or moves
         int out_chunk, in_chunk;
+        uint32_t written;  // chunks from which the blocks that come back went out a short time ago
+    };
+    // When a block of the second tier was written last, and from which chunk.
+    struct HostWrite {
+        int64_t plan = -kMaxInFlight;
+        int chunk = 0;
     };
 
     bool adds_to(const Group& group, const BlockCopy& copy) const;
     void add(const BlockCopy& copy);
+    void cut(const StepInput& step);
     cudaError_t transfer(const KvCacheView* kv, const BlockCopy& copy, int slot);
 
     int32_t n_blocks_ = 0;
     bool has_host_ = false;
-    cudaStream_t stream_ = nullptr;  // of the transfers, in the order of the lists
+    cudaStream_t in_stream_ = nullptr, out_stream_ = nullptr;  // of the transfers
     char* staging_[kMaxCacheGroups] = {};
     cudaEvent_t filled_[kChunks] = {};   // the chunk can be read
     cudaEvent_t emptied_[kChunks] = {};  // and written again
     int next_in_ = 0, next_out_ = 0;
+    int last_in_ = -1;  // chunk
 
     std::vector<Group> groups_;
     std::vector<BlockCopy> same_, out_, in_;  // of the step, by kind
     std::vector<int32_t> written_;            // [blocks of both tiers] the last group that writes it
     int32_t group_id_ = 0;
+    std::vector<HostWrite> host_writes_;  // [blocks of the second tier]
+    int64_t plan_id_ = 0;
     bool late_ = false;  // what comes back in this step is unpacked by the next
 
     struct Late {
