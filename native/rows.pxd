@@ -42,7 +42,8 @@ cdef extern from "simd/kernels.h" namespace "rvllm" nogil:
                       uint64_t* group_mass)
         uint64_t rough_mass(const float* x, int64_t n, const ExpParams* e, float lo, const float* block_max,
                             const float* next)
-        float tail_bound(const float* x, int64_t n, const ExpParams* e, float lo, double budget)
+        float mass_bound(const float* x, int64_t n, const ExpParams* e, float lo, const float* block_max, double all,
+                         double enough, float* scratch, float* certain)
         uint64_t weights(const float* x, int64_t n, const ExpParams* e, uint64_t* w)
         void histogram(const float* x, const uint64_t* w, int64_t n, float top, float bins_per_unit, uint64_t* hist)
         int64_t pick_bins(const float* x, int64_t n, float top, float bins_per_unit, int64_t first, int64_t last,

@@ -183,8 +183,6 @@ cdef void border_at(const Select* c, double p, double total, double total_error,
     cdef double error = (2 * c.e.slack * (1 - p) + total_error) * target + c.n + 1
     border.low = target - error
     border.high = target + error
-    if total_error == 0:
-        border.high = min(border.high, total)
 
 
 cdef bint is_certain(int64_t m, const Border* border, Scratch* s) noexcept nogil:
@@ -262,13 +260,18 @@ cdef void collect_largest(Select* c, int64_t k, Scratch* s) noexcept nogil:
 
 cdef void keep_top_p(Select* c, double p, Scratch* s) noexcept nogil:
     """Collects and weighs candidates of the whole row, and cuts them at mass p."""
-    cdef float guess = c.lo, bound, last, octaves = 1
-    cdef double total = <double><int64_t>K.rough_mass(c.x, c.n, &c.e, c.lo, s.block_max, s.next)
+    cdef float guess = c.lo, certain = c.lo, bound, last, octaves = 1
+    cdef double total, total_error = 0
     cdef int64_t m
     cdef Border border
-    border_at(c, p, total, kRoughMass, &border)
+    if p < 0.99:  # else the error is much of what goes, and too many tokens lie within it
+        total = <double><int64_t>K.rough_mass(c.x, c.n, &c.e, c.lo, s.block_max, s.next)
+        total_error = kRoughMass
+    else:
+        total = <double><int64_t>K.mass(c.x, c.n, &c.e, c.lo, s.block_max, s.group_mass)
+    border_at(c, p, total, total_error, &border)
     if c.n > 4 * n_samples:
-        guess = K.tail_bound(c.x, c.n, &c.e, c.lo, 0.8 * (1 - p) * total)
+        guess = K.mass_bound(c.x, c.n, &c.e, c.lo, s.block_max, total, border.high, s.order, &certain)
     while True:
         c.n_cand = K.collect(c.x, c.n, guess, s.block_max, s.val, s.idx)
         if <double>K.weights(s.val, c.n_cand, &c.e, s.w) >= border.high or guess == c.lo:
@@ -279,13 +282,16 @@ cdef void keep_top_p(Select* c, double p, Scratch* s) noexcept nogil:
             bound = <float>(c.e.base + (log2((total - border.high) / c.n) - kFixedBits + c.e.m - 0.01) / c.e.c)
             bound -= <float>1e-5 * abs(bound)
         last = guess
-        guess = max(bound, guess - <float>(octaves / c.e.c))
-        octaves *= 2
+        if c.lo < certain < guess:
+            guess = certain
+        else:
+            guess = max(bound, guess - <float>(octaves / c.e.c))
+            octaves *= 2
         if octaves > 64 or guess < c.lo or guess >= last:  # no weight is lower by 64 octaves
             guess = c.lo
     c.bottom = guess
     m = narrow(s.val, s.w, c.n_cand, c.top, c.bottom, s.keys, &border)
-    if not is_certain(m, &border, s):
+    if total_error > 0 and not is_certain(m, &border, s):
         total = <double><int64_t>K.mass(c.x, c.n, &c.e, c.lo, s.block_max, s.group_mass)
         border_at(c, p, total, 0, &border)
     cut_by_mass(c, c.x, c.n, p, m, &border, s)

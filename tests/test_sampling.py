@@ -95,6 +95,19 @@ def test_large_vocabularies(kind, filters):
         check_cut(logits, n, got, mask)
 
 
+@some
+@given(rows, st.floats(2, 16))
+def test_top_p_near_one_is_as_near_as_float64(logits, digits):
+    """The sum of what stays reaches p, and without the last of it does not: up to what float64 can tell."""
+    p = 1 - 10.0**-digits
+    values = np.sort(logits.astype(np.longdouble))[::-1]
+    weights = np.exp(values - values[0])
+    sums = np.cumsum(weights) / weights.sum()
+    n = sampling.apply_top_p(logits.copy(), p)
+    assert sums[n - 1] >= p - 2e-14
+    assert n == 1 or sums[n - 2] < p + 2e-14
+
+
 @pytest.mark.parametrize("n", [1, 100, 129, 300, 1025, 9000, 40_000])
 @pytest.mark.parametrize("p", [1 - 2**-53, 1 - 1e-12])
 def test_top_p_of_nearly_all_keeps_all(n, p):

@@ -58,36 +58,44 @@ inline void exp_group(const Exp& exp, const float* x, int64_t n, float bound, fl
     });
 }
 
-// 2^(d*c - m) in float64, degree 11, relative error 2^-55 before rounding.
-inline double exact_exp(double d, double d_min, double c, double m) {
+// y = 2^(d*c - m) in float64, degree 11, relative error 2^-55 before rounding; n at once, in loops that
+// compilers make vectors of.
+template <int n>
+inline void exact_exp(const double (&d)[n], double d_min, double c, double m, double (&y)[n]) {
     constexpr double magic = 6755399441055744.0;  // 1.5 * 2^52
-    d = d > d_min ? d : d_min;
-    const double shifted = __builtin_fma(d, c, magic - m);
-    const double f = __builtin_fma(d, c, (magic - m) - shifted);
-    double p = 4.0780451108401166017e-10;
-    p = __builtin_fma(p, f, 7.0725702206402868234e-9);
-    p = __builtin_fma(p, f, 1.0180647844774274317e-7);
-    p = __builtin_fma(p, f, 1.3215442676553933548e-6);
-    p = __builtin_fma(p, f, 0.000015252727384740496593);
-    p = __builtin_fma(p, f, 0.00015403530441569449913);
-    p = __builtin_fma(p, f, 0.0013333558153440419234);
-    p = __builtin_fma(p, f, 0.0096181291076070046525);
-    p = __builtin_fma(p, f, 0.055504108664790392983);
-    p = __builtin_fma(p, f, 0.24022650695910098001);
-    p = __builtin_fma(p, f, 0.69314718055994569676);
-    p = __builtin_fma(p, f, 1.0);
-    uint64_t bits, k;
-    std::memcpy(&bits, &p, 8);
-    std::memcpy(&k, &shifted, 8);
-    bits += k << 52;
-    std::memcpy(&p, &bits, 8);
-    return p;
+    double shifted[n];
+    for (int i = 0; i < n; ++i) {
+        const double x = d[i] > d_min ? d[i] : d_min;
+        shifted[i] = __builtin_fma(x, c, magic - m);
+        const double f = __builtin_fma(x, c, (magic - m) - shifted[i]);
+        double p = 4.0780451108401166017e-10;
+        p = __builtin_fma(p, f, 7.0725702206402868234e-9);
+        p = __builtin_fma(p, f, 1.0180647844774274317e-7);
+        p = __builtin_fma(p, f, 1.3215442676553933548e-6);
+        p = __builtin_fma(p, f, 0.000015252727384740496593);
+        p = __builtin_fma(p, f, 0.00015403530441569449913);
+        p = __builtin_fma(p, f, 0.0013333558153440419234);
+        p = __builtin_fma(p, f, 0.0096181291076070046525);
+        p = __builtin_fma(p, f, 0.055504108664790392983);
+        p = __builtin_fma(p, f, 0.24022650695910098001);
+        p = __builtin_fma(p, f, 0.69314718055994569676);
+        y[i] = __builtin_fma(p, f, 1.0);
+    }
+    uint64_t bits[n], k[n];
+    std::memcpy(bits, y, sizeof bits);
+    std::memcpy(k, shifted, sizeof k);
+    for (int i = 0; i < n; ++i) bits[i] += k[i] << 52;
+    std::memcpy(y, bits, sizeof bits);
+}
+inline double exact_exp(double d, double d_min, double c, double m) {
+    double y[1];
+    exact_exp<1>({d}, d_min, c, m, y);
+    return y[0];
 }
 
 // A weight from it, in multiples of 2^-60; 1 at x*c == m.
-inline uint64_t exact_weight_at(double d, double d_min, double c, double m) {
-    return static_cast<uint64_t>(
-        static_cast<int64_t>(exact_exp(d, d_min, c, m) * 1152921504606846976.0));  // 2^60
+inline uint64_t exact_weight_of(double y) {
+    return static_cast<uint64_t>(static_cast<int64_t>(y * 1152921504606846976.0));  // 2^60
 }
 
 inline double exact_floor(const ExpParams* e) {
@@ -95,20 +103,26 @@ inline double exact_floor(const ExpParams* e) {
 }
 
 uint64_t exact_weight(float x, const ExpParams* e) {
-    return exact_weight_at(static_cast<double>(x) - e->base, exact_floor(e), e->c, e->m);
+    return exact_weight_of(exact_exp(static_cast<double>(x) - e->base, exact_floor(e), e->c, e->m));
 }
 
 void exact_mass(const float* x, int64_t n, const ExpParams* e, float lo, float above, ExactSum* total,
                 ExactSum* part) {
+    constexpr int kPart = 32;
     const double base = e->base, d_min = exact_floor(e), c = e->c, m = e->m;
-    uint64_t all_high[kLanes] = {}, all_low[kLanes] = {}, high[kLanes] = {}, low[kLanes] = {};
-    for (int64_t i = 0; i < n; i += kLanes) {
-        float v[kLanes];
-        store(v, i + kLanes <= n ? load(x + i) : load_part(x + i, n - i, kLowest));
-        for (int l = 0; l < kLanes; ++l) {
-            const uint64_t w = exact_weight_at(v[l] - base, d_min, c, m);
-            const uint64_t counted = v[l] >= lo && v[l] > kLowest ? w : 0,
-                           counted_above = v[l] > above ? w : 0;
+    uint64_t all_high[kPart] = {}, all_low[kPart] = {}, high[kPart] = {}, low[kPart] = {};
+    for (int64_t i = 0; i < n; i += kPart) {
+        float v[kPart];
+        for (float& value : v) value = kLowest;
+        std::memcpy(v, x + i, static_cast<size_t>(smaller(kPart, n - i)) * sizeof v[0]);
+        double d[kPart], y[kPart];
+        for (int l = 0; l < kPart; ++l) d[l] = v[l] - base;
+        exact_exp(d, d_min, c, m, y);
+        uint64_t w[kPart];
+        for (int l = 0; l < kPart; ++l) w[l] = exact_weight_of(y[l]);
+        for (int l = 0; l < kPart; ++l) {
+            const uint64_t counted = (v[l] >= lo) & (v[l] > kLowest) ? w[l] : 0,
+                           counted_above = v[l] > above ? w[l] : 0;
             all_high[l] += counted >> 32;
             all_low[l] += counted & 0xffffffffu;
             high[l] += counted_above >> 32;
@@ -116,7 +130,7 @@ void exact_mass(const float* x, int64_t n, const ExpParams* e, float lo, float a
         }
     }
     *total = *part = ExactSum();
-    for (int l = 0; l < kLanes; ++l) {
+    for (int l = 0; l < kPart; ++l) {
         total->high += all_high[l];
         total->low += all_low[l];
         part->high += high[l];

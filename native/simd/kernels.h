@@ -96,8 +96,11 @@ struct SamplingKernels {
     // into the cache meanwhile.
     uint64_t (*rough_mass)(const float* x, int64_t n, const ExpParams* e, float lo, const float* block_max,
                            const float* next);
-    // A value below which, by a sample, elements >= lo weigh about `budget` together. n >= kGroup.
-    float (*tail_bound)(const float* x, int64_t n, const ExpParams* e, float lo, double budget);
+    // A value that elements of `enough` weight reach, of all >= lo, which weigh `all`; and few more do: going
+    // by a sample. *certain: one that they do reach, going by the maxima of blocks, or lo. n >= kGroup;
+    // `scratch`: [n_groups * kLanes].
+    float (*mass_bound)(const float* x, int64_t n, const ExpParams* e, float lo, const float* block_max,
+                        double all, double enough, float* scratch, float* certain);
     // The weights, of which it returns the sum; fills w up to a whole vector.
     uint64_t (*weights)(const float* x, int64_t n, const ExpParams* e, uint64_t* w);
 

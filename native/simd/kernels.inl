@@ -11,7 +11,7 @@ namespace {
 
 constexpr SamplingKernels table(const char* name) {
     return {name,           scan_max,   argmax,       count_above,  collect,     kth_bound,
-            sort_few,       mass,       rough_mass,   tail_bound,   weights,     histogram,
+            sort_few,       mass,       rough_mass,   mass_bound,   weights,     histogram,
             pick_bins,      exact_mass, exact_weight, softmax,      divide,      subtract,
             mask,           mask_bits,  prob_mass,    prob_weights, penalize,    penalize_tally,
             penalize_dense, ids_below,  from_half,    to_half,      from_bfloat, to_bfloat};

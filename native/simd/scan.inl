@@ -115,7 +115,12 @@ inline int64_t collect_part(const float* x, int64_t begin, int64_t end, float lo
 int64_t collect(const float* x, int64_t n, float lo, const float* block_max, float* val, int32_t* idx) {
     int64_t k = 0;
     for (int64_t start = 0; start < n; start += kGroup) {
-        for (uint32_t m = blocks_reaching(block_max, start, lo); m; m &= m - 1) {
+        uint32_t m = blocks_reaching(block_max, start, lo);
+        if (m == 0xffff) {  // one long loop is faster than many short ones
+            k += collect_part(x, start, smaller(n, start + kGroup), lo, val + k, idx + k);
+            continue;
+        }
+        for (; m; m &= m - 1) {
             const int64_t begin = start + __builtin_ctz(m) * kBlock;
             if (begin >= n) break;
             k += collect_part(x, begin, smaller(n, begin + kBlock), lo, val + k, idx + k);

@@ -95,39 +95,71 @@ uint64_t rough_mass(const float* x, int64_t n, const ExpParams* e, float lo, con
     return sum_fixed(total);
 }
 
-float tail_bound(const float* x, int64_t n, const ExpParams* e, float lo, double budget) {
+// The sum of those of n weights (whole vectors) that are less than `bound`, or at least.
+template <bool at_least>
+inline float sum_beside(const float* w, int64_t n, float bound) {
+    const F b = splat(bound), zero = splat(0);
+    F sum[4] = {zero, zero, zero, zero};
+    const auto add_to = [&](F* to, const float* at) {
+        const F a = load(at);
+        *to = add(*to, select(at_least ? ge(a, b) : gt(b, a), a, zero));
+    };
+    int64_t i = 0;
+    for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
+        for (int k = 0; k < 4; ++k) add_to(&sum[k], w + i + k * kLanes);
+    }
+    for (; i < n; i += kLanes) add_to(&sum[0], w + i);
+    float lanes[kLanes];
+    store(lanes, add(add(sum[0], sum[1]), add(sum[2], sum[3])));
+    for (int half = kLanes / 2; half > 0; half /= 2) {
+        for (int l = 0; l < half; ++l) lanes[l] += lanes[l + half];
+    }
+    return lanes[0];
+}
+
+// The largest weight, to 1/8 octave, that meets a condition which all smaller ones meet; 0: none that counts
+// does.
+template <class Fn>
+inline float bisect_weights(const Fn& meets) {
+    const auto of_bits = [](uint32_t bits) {
+        float w;
+        std::memcpy(&w, &bits, sizeof w);
+        return w;
+    };
+    constexpr uint32_t octave = 1u << 23, none = 126 * octave;  // 1/2: it may round to 0
+    uint32_t met = none, beyond = (127 + kFixedBits + 1) * octave;
+    while (beyond - met > octave / 8) {
+        const uint32_t middle = met + (beyond - met) / 2;
+        (meets(of_bits(middle)) ? met : beyond) = middle;
+    }
+    return met == none ? 0 : of_bits(met);
+}
+
+float mass_bound(const float* x, int64_t n, const ExpParams* e, float lo, const float* block_max, double all,
+                 double enough, float* scratch, float* certain) {
     constexpr int64_t n_samples = 1024;
     const Exp exp(*e);
-    const int64_t stride = n / (n_samples / kLanes) / kLanes * kLanes;
+    const auto value = [&](float weight) {
+        if (!(weight > 0)) return lo;
+        const double octaves = std::log2(static_cast<double>(weight)) - kFixedBits + e->m;
+        return std::fmax(lo, static_cast<float>(e->base + octaves / e->c));
+    };
+    const int64_t n_blocks = n_groups(n) * kLanes, stride = n / (n_samples / kLanes) / kLanes * kLanes;
+    exp_group<true>(exp, block_max, n_blocks, lo, scratch);
+    const float most = static_cast<float>(enough);
+    *certain = lo;
+    if (sum_beside<true>(scratch, n_blocks, 0) > most) {
+        *certain =
+            value(bisect_weights([&](float w) { return sum_beside<true>(scratch, n_blocks, w) > most; }));
+    }
+
     float w[n_samples];
     for (int64_t i = 0; i < n_samples; i += kLanes) {
         exp_group<true>(exp, x + i / kLanes * stride, kLanes, lo, w + i);
     }
-    const float most = static_cast<float>(budget * n_samples / static_cast<double>(n));
-    uint32_t within = 0, beyond = 0x7f800000;  // bits of weights: all below weigh at most `most`, or more
-    while (beyond - within > 1u << 20) {       // 1/8 octave
-        const uint32_t middle = within + (beyond - within) / 2;
-        float bound;
-        std::memcpy(&bound, &middle, sizeof bound);
-        const F b = splat(bound), zero = splat(0);
-        F sum[4];
-        for (F& v : sum) v = zero;
-        for (int64_t i = 0; i < n_samples; i += 4 * kLanes) {
-            for (int k = 0; k < 4; ++k) {
-                const F a = load(w + i + k * kLanes);
-                sum[k] = add(sum[k], select(gt(b, a), a, zero));
-            }
-        }
-        float lanes[kLanes], below = 0;
-        store(lanes, add(add(sum[0], sum[1]), add(sum[2], sum[3])));
-        for (float v : lanes) below += v;
-        (below <= most ? within : beyond) = middle;
-    }
-    float bound;
-    std::memcpy(&bound, &within, sizeof bound);
-    if (!(bound > 0)) return lo;
-    const double value = e->base + (std::log2(static_cast<double>(bound)) - kFixedBits + e->m) / e->c;
-    return std::fmax(lo, static_cast<float>(value));
+    const float rest = static_cast<float>(0.8 * (all - enough) * n_samples / static_cast<double>(n));
+    return std::fmax(
+        *certain, value(bisect_weights([&](float v) { return sum_beside<false>(w, n_samples, v) <= rest; })));
 }
 
 uint64_t weights(const float* x, int64_t n, const ExpParams* e, uint64_t* w) {
