@@ -211,6 +211,30 @@ void report(bool ok, const Case& c, int m, const LinearDesc& d, DType t, const c
         d.sharing, c.bias, c.residual, c.silu, c.f32);
 }
 
+// Every tile of linear_large_kernel, with the rest in as many parts as there are clusters for, or fewer.
+std::vector<LinearDesc> large_descs(const Case& c, int m, DType dtype) {
+    std::vector<LinearDesc> descs;
+    LinearDesc d;
+    d.kernel = LinearKernel::large;
+    d.dtype = dtype;
+    d.slice = m;
+    d.sharing = 2;
+    d.trigger = 8;
+    const int64_t max_clusters = device.n_sms / d.sharing;
+    for (int tokens : {128, 192, 256})
+        for (int split = 1; split <= 4; ++split) {
+            const int64_t n_tiles = ceil_div(row_blocks(c.n), d.sharing) * ceil_div(m, tokens);
+            const int64_t rest = n_tiles % max_clusters;
+            if (split > 1 && (!rest || rest * split > max_clusters || split > k_chunks(c.k))) continue;
+            d.tokens = (int16_t)tokens;
+            d.n_stages = tokens == 128 ? 6 : 4;
+            d.split = (int16_t)split;
+            d.n_ctas = (int16_t)(d.sharing * std::min(max_clusters, n_tiles * split));
+            descs.push_back(d);
+        }
+    return descs;
+}
+
 template <typename T>
 void check_case(const Case& c, const std::vector<int>& ms, bool forced) {
     const int max_m = *std::max_element(ms.begin(), ms.end());
@@ -226,6 +250,8 @@ void check_case(const Case& c, const std::vector<int>& ms, bool forced) {
             descs.back().dtype = dtype_of<T>();
             descs.push_back(choose_linear(device, {m, c.n, c.k, dtype_of<T>(), true}));
         }
+        if (forced && device.arch == 90 && (m == 130 || m == 257))
+            for (const LinearDesc& d : large_descs(c, m, dtype_of<T>())) descs.push_back(d);
         for (const LinearDesc& d : descs) {
             bool guard;
             const std::vector<float> got = problem.run(d, 0, m, &guard);

@@ -52,7 +52,7 @@ struct LargeTile {
     double chunk, end, exchange;
 };
 constexpr LargeTile kLargeTiles[] = {
-    {128, 6, 550, 2000, 5000}, {192, 4, 805, 2800, 5500}, {256, 4, 1024, 3500, 8000}};
+    {128, 6, 550, 2000, 5000}, {192, 4, 795, 2800, 5500}, {256, 4, 1024, 3500, 8000}};
 
 // Whole rounds of tiles, one per cluster, then the rest with K split over the clusters there are. Of tiles of
 // `tile_tokens` only, if that is not zero.

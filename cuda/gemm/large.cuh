@@ -1,4 +1,4 @@
-// linear_large_kernel (sm_90a): y = x @ weight^T for 128 tokens and more, bound by the tensor cores.
+// linear_large_kernel (sm_90a): y = x @ weight^T for more than 64 tokens, bound by the tensor cores.
 //
 // Persistent clusters of R CTAs take tiles of R x 128 weight rows and Tokens tokens (large_schedule.cuh);
 // each CTA fetches a share of the tokens for all. One warp streams tiles of weights and tokens into a
@@ -24,14 +24,13 @@ inline int large_smem_bytes(int tokens, int n_stages) {
 }
 
 // Between the parts of a split tile: publishes the sums of all pieces but [first, end), waits until the other
-// parts have published theirs, has them copied to `ring`, which is empty by now, and adds them to [first,
-// end).
+// parts have published theirs, has those copied to `ring`, which is empty by now, and adds them up.
 template <int Tokens>
 __device__ __forceinline__ void exchange_sums(float (&acc)[Tokens / 2], const LinearParams& p, int n_parts,
                                               const LargeSegment& s, int first, int end, uint32_t ring,
                                               uint32_t copied) {
-    constexpr int kPieces = Tokens / kPieceTokens, kThreads = 256,
-                  kQuads = 4;  // float4 of a thread per piece
+    constexpr int kPieces = Tokens / kPieceTokens, kThreads = 256;
+    constexpr int kQuads = 4;  // float4 of a thread per piece
     constexpr uint32_t kPieceSums = kQuads * kThreads * sizeof(float4), kTileSums = kPieces * kPieceSums;
     char* const space = static_cast<char*>(p.workspace);
     float4* const mine = reinterpret_cast<float4*>(space + (size_t)blockIdx.x * kTileSums) + threadIdx.x;
