@@ -166,6 +166,8 @@ cdef class Device:
 
     def use_choices(self, str text) -> None:
         """Take measured choices of kernels, lines of NativePlan.tune(), into use; ValueError says what is wrong."""
+        if self.ptr.use_choices == NULL:
+            raise ValueError(f"the kernels of {self.name} have nothing to choose")
         if self.ptr.use_choices(self.ptr, text.encode()) != 0:
             raise ValueError((<const char*>self.ptr.error).decode())
 
@@ -311,8 +313,10 @@ cdef class NativePlan:
 
     def tune(self, Device device, str kv_dtype, size_t op, int max_rows) -> str:
         """Measure other ways to run op `op` up to `max_rows` rows; return the faster ones, for Device.use_choices()."""
-        cdef KernelKey key = kernel_key(self.c, self.c.ops[op], dtype_of(kv_dtype))
+        cdef KernelKey key = kernel_key(self.c, self.c.ops.at(op), dtype_of(kv_dtype))
         cdef char[4096] text
+        if device.ptr.tune == NULL:
+            raise ValueError(f"the kernels of {device.name} have nothing to choose")
         if device.ptr.tune(device.ptr, &key, max_rows, text, sizeof(text)) != 0:
             raise RuntimeError((<const char*>device.ptr.error).decode())
         return (<const char*>text).decode()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rvllm import kernel_table
+from rvllm import kernel_table, tune
 from rvllm._native.plan import Device
 from rvllm.engine_config import EngineConfig
 from rvllm.errors import ConfigError
@@ -101,6 +101,24 @@ def test_strategies_that_cannot_be_are_refused(tmp_path: Path, flags: dict, word
 
     with pytest.raises(ConfigError, match=words):
         plan_text(EngineConfig(model=tiny.write_config(tmp_path, tiny.LLAMA), **flags))
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"device": "cpu"}, "tune needs --device cuda"),
+        ({"device": "cuda", "batch_invariant": True}, "leave it out"),
+        ({"device": "cuda", "gemm_strategy": "cublas"}, "leaves nothing to choose"),
+    ],
+)
+def test_tune_refuses_what_has_no_choices(flags: dict, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        tune.run(EngineConfig(model="no such directory", **flags))
+
+
+def test_the_cpu_has_no_choices() -> None:
+    with pytest.raises(ValueError, match="cpu have nothing to choose"):
+        Device("cpu", 1).use_choices("end 0\n")
 
 
 def test_a_plan_says_whose_kernels_run(tmp_path: Path) -> None:

@@ -43,7 +43,8 @@ def run(config: EngineConfig, progress: Progress | None = None) -> str:
         done += planned.device.weight_bytes(w)
     path = write_table(planned.device, config.gemm_strategy, measured)
     found = [line for lines in measured.values() for line in lines]
-    return "\n".join([*_table(found), f"{len(found)} choices, in {path}"])
+    lines = _table(found) if found else []
+    return "\n".join([*lines, f"{len(found)} choices are faster than the built-in ones: {path}"])
 
 
 def _products(planned: PlannedModel) -> dict[int, Node]:

@@ -7,11 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from cases import CASES, EPS, Array, Case, Problem, narrow, widen
 from op_harness import view_of
 from rvllm._native import opcall
 from rvllm._native.plan import Device, op_table
+from rvllm.kernel_table import cublas_library
 
 GAP = 8  # columns: views of a plan start on multiples of 16 bytes
 LONG_NAMES = {"bf16": "bfloat16", "f16": "float16"}
@@ -40,6 +42,16 @@ def has_bf16() -> bool:
 def half() -> str:
     """Return the type of tests that run in one: bfloat16 where the device has it."""
     return "bf16" if has_bf16() else "f16"
+
+
+def cublas_options(gemm_strategy: str) -> dict[str, str]:
+    """Return the options of a device for a strategy that needs cuBLASLt; skips where the library is not installed."""
+    options = {"gemm_strategy": gemm_strategy, "cublas_library": cublas_library()}
+    try:
+        Device("cuda", **options)
+    except ValueError as e:
+        pytest.skip(str(e))
+    return options
 
 
 def rounded(p: Problem, op: str, dtype: str) -> Problem:

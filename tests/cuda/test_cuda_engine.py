@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from cuda_harness import LONG_NAMES, half
+from cuda_harness import LONG_NAMES, cublas_options, half
 
 import tiny
 from rvllm import LLM, SamplingParams
@@ -80,6 +80,8 @@ SETTINGS = {
     "preempted": {"num_blocks": 140, "max_num_seqs": 16},
     "swapped": {"num_blocks": 140, "max_num_seqs": 16, "num_cpu_blocks": 300},
     "no prefix cache": {"enable_prefix_caching": False},
+    "cuBLASLt": {"gemm_strategy": "cublas"},
+    "hybrid": {"gemm_strategy": "hybrid"},
 }
 
 
@@ -87,6 +89,8 @@ SETTINGS = {
 def test_greedy_tokens_follow_float32(checkpoint, settings):
     model, reference = checkpoint
     prompts = prompts_of([1, 5, 16, 33, 100, 257, 31, 32])
+    if "gemm_strategy" in settings:
+        cublas_options(settings["gemm_strategy"])
     with engine(model, **settings) as llm:
         together = tokens_of(llm.generate(prompts, greedy()))
         if "num_blocks" in settings:
