@@ -30,7 +30,7 @@ struct Kernel {
 enum class GemmStrategy : uint8_t {
     cutlass,  // this library's own; the name is vLLM's
     cublas,   // cuBLASLt's
-    hybrid,   // this library's own for few tokens, cuBLASLt's for more
+    hybrid,   // sm_90: this library's own for few tokens; cuBLASLt's for the rest
 };
 
 // How a backend is made.

@@ -35,7 +35,14 @@ LinearDesc few_tokens(const Device& device, const LinearShape& s) {
     d.tokens = (int16_t)decode_tokens(s.m);
     d.trigger = 16;
     d.n_stages = (int16_t)stages_for(d.tokens, 12);
-    d.split = (int16_t)std::clamp<int64_t>(std::min(device.n_sms / blocks, chunks / 4), 1, 8);
+    const auto fits = [&](int split) {
+        // Clusters of four and more leave multiprocessors unused at the ends of GPCs: what does not fit at
+        // once starts when others have ended.
+        const int n_ctas = split > 3 ? device.n_sms * 7 / 8 : device.n_sms;
+        return blocks * split <= n_ctas && split <= chunks / 4;
+    };
+    d.split = 8;
+    while (d.split > 1 && !fits(d.split)) --d.split;
     if (d.split > 1) {
         d.kernel = LinearKernel::split;
     } else {
@@ -139,10 +146,10 @@ LinearDesc choose_linear(const Device& device, const LinearShape& s, const Linea
         return d;
     }
     if (!has_kernels(device, s)) return whole(s, LinearKernel::none);
-    const bool few = s.m <= kDecodeTokens || s.batch_invariant;
-    if (s.strategy == GemmStrategy::cublas || (s.strategy == GemmStrategy::hybrid && !few))
+    const bool few = s.m <= kDecodeTokens || s.batch_invariant, hopper = device.arch == 90;
+    if (s.strategy == GemmStrategy::cublas || (s.strategy == GemmStrategy::hybrid && !(few && hopper)))
         return whole(s, LinearKernel::cublas);
-    if (device.arch != 90) return whole(s, LinearKernel::tile, 64);
+    if (!hopper) return whole(s, LinearKernel::tile, 64);
     return few ? few_tokens(device, s) : many_tokens(device, s);
 }
 

@@ -126,7 +126,7 @@ cudaError_t launch_slice(const LinearDesc& desc, const LinearArgs& args, void* w
                          bool pdl) {
     const LinearParams p = params_of(desc, args, workspace);
     const bool half = desc.dtype == DType::f16;
-    if (desc.kernel == LinearKernel::tile)
+    if (desc.kernel == LinearKernel::tile && !p.rows)
         return half ? launch_tile<__half>(p, stream, pdl) : launch_tile<__nv_bfloat16>(p, stream, pdl);
 #ifdef RVLLM_CUDA_SM90
     CUtensorMap map;

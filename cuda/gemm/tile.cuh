@@ -49,16 +49,8 @@ __global__ void __launch_bounds__(kTileThreads) linear_tile_kernel(const __grid_
     pdl_launch_dependents();
     auto load = [&](int chunk) {
         uint8_t* stage = smem + chunk % 2 * kStageBytes;
-        for (int i = threadIdx.x; i < kTileBytes / 16; i += kTileThreads) {
-            if (!p.rows) {
-                copy16(stage + i * 16, w + (size_t)chunk * kTileBytes + i * 16, true);
-                continue;
-            }
-            const int row = i / 8, piece = i % 8, stored = block * kBlockRows + row;
-            const bool valid = stored < p.n && chunk * 8 + piece < p.k / 8;
-            const size_t at = valid ? piece_offset(WeightLayout::rows, stored, chunk * 8 + piece, p.k) : 0;
-            copy16(stage + row * 128 + ((piece ^ (row & 7)) << 4), p.weight + at, valid);
-        }
+        for (int i = threadIdx.x; i < kTileBytes / 16; i += kTileThreads)
+            copy16(stage + i * 16, w + (size_t)chunk * kTileBytes + i * 16, true);
         for (int i = threadIdx.x; i < kTileTokens * 8; i += kTileThreads) {
             const int token = i / 8, piece = i % 8, column = chunk * kChunk + piece * 8;
             const bool valid = token0 + token < p.m && column < p.k;

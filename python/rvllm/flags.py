@@ -106,8 +106,8 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--gemm-strategy",
         choices=("cutlass", "cublas", "hybrid"),
-        help="CUDA: products by rvllm's own kernels, by cuBLASLt (the extra rvllm[cublas]), or by the former for few"
-        " tokens and the latter for more ({default})",
+        help="CUDA: products by rvllm's own kernels, by cuBLASLt (the extra rvllm[cublas]), or on Hopper by the former"
+        " for few tokens and the latter for more ({default})",
     )
     add("--memory", type=size_bytes, metavar="SIZE", help="budget for everything, such as 24GiB")
     add(
