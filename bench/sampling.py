@@ -9,6 +9,8 @@ is checked against its NumPy side before it is timed. Peers run on one thread; "
 in wall time, where the process may use two CPUs. "read" is the bandwidth of one thread right before the workload.
 "aim" is the figure to reach on a quiet EPYC (Zen 5) core.
 
+Calls from several Python threads: bench/sampling_threads.py.
+
 vLLM runs in a process of its own, with the interpreter that --vllm names, on the batch workloads only.
 --cpu-time counts the CPU time of the calling thread instead of wall time: use it on a machine that others use too.
 """

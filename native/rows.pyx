@@ -385,9 +385,10 @@ cdef int64_t draw(const float* x, int64_t n, const ExpParams* e, float lo, const
     cdef int64_t start = group_of(s.group_mass, n_groups(n), &at) * kGroup, i
     cdef int64_t size = min(kGroup, n - start)
     K.weights(x + start, size, e, s.w)
-    for i in range(size):
-        if x[start + i] < lo:
-            s.w[i] = 0
+    if lo > -FLT_MAX:  # else what is hidden is -inf, and weighs nothing
+        for i in range(size):
+            if x[start + i] < lo:
+                s.w[i] = 0
     return start + walk(s.w, size, at)
 
 
