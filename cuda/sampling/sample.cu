@@ -121,6 +121,7 @@ __global__ void __launch_bounds__(kTeamThreads, 2) sample_kernel(const __grid_co
         } else if (!failed) {
             if (scan.top() == INFINITY) {
                 row.level = true;
+                team.sync();  // everybody has read the first scan
                 scan = scan_row<true>(row, c, team, s, &mine);
             }
             const uint64_t bits = random_bits(params.seed, params.choice, info.token_index, Purpose::draw);
