@@ -1,4 +1,4 @@
-// rope_kv_write: q = rope(norm?(q)), and rope(norm?(k)) and v into the paged cache; a warp per token and
+// rope_kv_write: q = rope(norm?(q)), and rope(norm?(k)) and v into the paged cache; half a warp per token and
 // head of q, k or v. Rounds once, where its composition rounds after the norm as well.
 #include "ops/heads.cuh"
 #include "ops/linear.h"
@@ -18,25 +18,25 @@ struct Params {
     HeadShape shape;
 };
 
-template <typename T>
+template <typename T, int N>
 __global__ void rope_kv_write_kernel(Params<T> p) {
     pdl_launch_dependents();
     pdl_wait();
     const int64_t t = blockIdx.x;
-    const int head = blockIdx.y * kHeadWarps + threadIdx.x / 32, dim = p.shape.head_dim;
+    const int head = head_of_thread(), dim = p.shape.head_dim;
     const float* angles = p.table.row(t);
     if (head < p.n_heads) {
         const int64_t at = (int64_t)head * dim;
-        turn_head<T>(p.q.row(t) + at, p.q_norm, angles, p.y.row(t) + at, p.shape);
+        turn_head<T, N>(p.q.row(t) + at, p.q_norm, angles, p.y.row(t) + at, p.shape);
         return;
     }
     const int slot = p.slots[t], kv_head = (head - p.n_heads) % p.n_kv_heads;
     if (head >= p.n_heads + 2 * p.n_kv_heads || slot < 0) return;
     const int64_t at = p.cache.at(slot, kv_head), column = (int64_t)kv_head * dim;
     if (head < p.n_heads + p.n_kv_heads) {
-        turn_head<T>(p.k.row(t) + column, p.k_norm, angles, p.cache.k + at, p.shape);
+        turn_head<T, N>(p.k.row(t) + column, p.k_norm, angles, p.cache.k + at, p.shape);
     } else {
-        copy_head(p.v.row(t) + column, p.cache.v + at, dim);
+        copy_head<T, N>(p.v.row(t) + column, p.cache.v + at, dim);
     }
 }
 
@@ -64,8 +64,10 @@ void run_rope_kv_write(const OpCall& call, const RunContext& ctx) {
                              n_heads,
                              kv.n_kv_heads,
                              {call.attrs.head_dim, call.attrs.rotary_dim, call.attrs.eps}};
-        launch(call, ctx, rope_kv_write_kernel<T>,
-               head_grid(rows_of(q, *ctx.step), n_heads + 2 * kv.n_kv_heads), 32 * kHeadWarps, 0, p);
+        const bool wide = heads_aligned(call.attrs.head_dim, call.attrs.rotary_dim, q, call.in[1], call.in[2],
+                                        call.in[3], call.out[0]);
+        launch(call, ctx, wide ? rope_kv_write_kernel<T, kHeadVector> : rope_kv_write_kernel<T, 1>,
+               head_grid(rows_of(q, *ctx.step), n_heads + 2 * kv.n_kv_heads), kHeadThreads, 0, p);
     });
 }
 
