@@ -68,6 +68,10 @@ void run(const OpCall& call, const RunContext& ctx) {
     p.n_kv_heads = a.n_kv_heads;
     p.group_size = a.n_heads / a.n_kv_heads;
     p.scale = a.softmax_scale * kLog2E;
+    const int n_units = decode_tiles(p.n_kv_heads, p.group_size);
+    p.units = Divisor(n_units);
+    p.head_tiles = Divisor(n_units / p.n_kv_heads);
+    p.block_keys = Divisor(p.block_size);
     p.cache_rows = kv.n_blocks * kv.n_kv_heads * kv.block_size;
     p.work = c.attention[a.group];
     if (reinterpret_cast<uintptr_t>(p.q) % 16 || p.q_stride % 8 || reinterpret_cast<uintptr_t>(p.y) % 16 ||

@@ -24,13 +24,12 @@ __device__ __forceinline__ int granules_of(const DecodeItem& item) {
 // while this one's granules are loaded.
 class DecodeCursor {
 public:
-    __device__ __forceinline__ DecodeCursor(const AttentionParams& p, int n_units, int n_work)
-        : p_(p), n_units_(n_units), n_work_(n_work), work_(blockIdx.x) {
-        item_ = item_at(work_);
-        next_ = item_at(work_ + gridDim.x);
-        row_ = row_of(item_, work_, 0);
-        open();
-        if (n_ <= 0) move();
+    __device__ __forceinline__ DecodeCursor(const AttentionParams& p, int n_work)
+        : p_(p), n_work_(n_work), work_((int)blockIdx.x - (int)gridDim.x) {
+        next_ = item_at(blockIdx.x);
+        later_ = item_at(blockIdx.x + gridDim.x);
+        next_row_ = row_of(next_, blockIdx.x, 0);
+        move();
     }
 
     __device__ __forceinline__ bool done() const { return work_ >= n_work_; }
@@ -56,15 +55,16 @@ private:
         return (threadIdx.x / 32 + i * kDecodeWarps) * kGranule;
     }
     __device__ __forceinline__ DecodeItem item_at(int work) const {
-        return load_item(p_.work, min(work, n_work_ - 1) / n_units_);
+        return load_item(p_.work, p_.units.quotient(min(work, n_work_ - 1)));
     }
     // Lane l: of granule i + l.
     __device__ __forceinline__ int row_of(const DecodeItem& item, int work, int i) const {
         const int at = item.first_key + key(i + threadIdx.x % 32);
         if (at >= item.end_key) return 0;
-        const int block = __ldcg(p_.table_blocks + item.table_start + at / p_.block_size);
-        const int kv_head = work % n_units_ / (n_units_ / p_.n_kv_heads);
-        return (block * p_.n_kv_heads + kv_head) * p_.block_size + at % p_.block_size;
+        const int i_block = p_.block_keys.quotient(at);
+        const int block = __ldcg(p_.table_blocks + item.table_start + i_block);
+        const int i_head = block * p_.n_kv_heads + DecodePair(p_, work).kv_head;
+        return (i_head - i_block) * p_.block_size + at;
     }
     __device__ __forceinline__ void open() {
         i_ = 0;
@@ -84,7 +84,7 @@ private:
     }
 
     const AttentionParams& p_;
-    int n_units_, n_work_, work_, i_, n_, row_, next_row_;
+    int n_work_, work_, i_, n_, row_, next_row_;
     DecodeItem item_, next_, later_;
 };
 
@@ -95,8 +95,7 @@ __device__ __forceinline__ void decode_items(const AttentionParams& p, uint8_t* 
     __shared__ DecodeMerge merge;
     const AttentionWork& w = p.work;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const int head_tiles = (p.group_size + Heads - 1) / Heads, n_units = p.n_kv_heads * head_tiles;
-    const int n_work = __ldcg(w.header) * n_units;  // staged long before the preceding kernel
+    const int n_work = __ldcg(w.header) * p.units.n;  // staged long before the preceding kernel
     pdl_launch_dependents();
     if ((int)blockIdx.x >= n_work) {
         if (blockIdx.x == 0 || p.follows_prefill) pdl_wait();
@@ -108,7 +107,7 @@ __device__ __forceinline__ void decode_items(const AttentionParams& p, uint8_t* 
     const uint32_t key_at = ring + lane % 16 * kRowBytes<D> + lane / 16 * 16;
     const uint32_t value_at =
         ring + kSideBytes + (lane % 8 + lane / 16 * 8) * kRowBytes<D> + lane / 8 % 2 * 16;
-    DecodeCursor ahead(p, n_units, n_work);
+    DecodeCursor ahead(p, n_work);
     bool waited = p.follows_prefill;
     int load_slot = 0;
     const auto load = [&] {
@@ -136,13 +135,13 @@ __device__ __forceinline__ void decode_items(const AttentionParams& p, uint8_t* 
 
     uint32_t q[kTiles][kSteps][2];  // B fragments: column = head
     const auto load_query = [&](const DecodeItem& item, int work) {
-        const int unit = work % n_units, tile = unit % head_tiles;
-        const int head = unit / head_tiles * p.group_size + tile * Heads;
+        const DecodePair pair(p, work);
+        const int head = pair.kv_head * p.group_size + pair.tile * Heads;
         const T* query = static_cast<const T*>(p.q) + item.token * p.q_stride + (int64_t)head * D;
 #pragma unroll
         for (int t = 0; t < kTiles; ++t) {
             const int column = t * 8 + lane / 4;
-            const bool valid = tile * Heads + column < p.group_size;
+            const bool valid = pair.tile * Heads + column < p.group_size;
 #pragma unroll
             for (int i = 0; i < 2 * kSteps; ++i) {
                 const T* from = query + column * D + i * 8 + lane % 4 * 2;
@@ -151,23 +150,30 @@ __device__ __forceinline__ void decode_items(const AttentionParams& p, uint8_t* 
         }
     };
 
-#pragma unroll
-    for (int i = 0; i < kStages - 1; ++i) load();
-    DecodeItem item = load_item(w, blockIdx.x / n_units);
-    if (!waited) pdl_wait();
-    waited = true;
-    load_query(item, blockIdx.x);
-
-    int slot = 0;
+    const auto wait = [&] {
+        if (!waited) pdl_wait();
+        waited = true;
+    };
+    // Before its first granule a warp only fills its ring. There is one place each where things are done:
+    // instructions that no cache holds are fetched at about 8 cycles apiece.
+    int slot = 0, n_before = kStages - 1;
+    bool has_query = false;
+    DecodeItem item = load_item(w, p.units.quotient(blockIdx.x));
     for (int work = blockIdx.x; work < n_work; work += gridDim.x) {
-        const DecodeItem next = load_item(w, min(work + (int)gridDim.x, n_work - 1) / n_units);
+        const DecodeItem next = load_item(w, p.units.quotient(min(work + (int)gridDim.x, n_work - 1)));
         const int n_keys = item.end_key - item.first_key, n_granules = granules_of(item);
         float out[kTiles][D / 16][4] = {};
         float top[kTiles][2], sum[kTiles][2] = {};  // of two heads; sum: of this lane's keys
 #pragma unroll
         for (int t = 0; t < kTiles; ++t) top[t][0] = top[t][1] = -INFINITY;
-        for (int i = warp; i < n_granules; i += kDecodeWarps) {
+        for (int i = warp - n_before * kDecodeWarps; i < n_granules; i += kDecodeWarps) {
             load();
+            if (i < warp) continue;
+            if (!has_query) {
+                wait();
+                load_query(item, work);
+                has_query = true;
+            }
             copy_wait<kStages - 1>();
             __syncwarp();
             const uint32_t offset = slot * 2 * kSideBytes;
@@ -216,11 +222,14 @@ __device__ __forceinline__ void decode_items(const AttentionParams& p, uint8_t* 
             }
             __syncwarp();
         }
+        n_before = 0;
+        wait();
         const DecodeItem current = item;
         item = next;
         if (work + (int)gridDim.x < n_work) load_query(item, work + gridDim.x);
+        has_query = true;
         // The slot behind this warp's last granule is free: the next load goes there.
-        finish_item<T, D, Heads>(p, current, work % n_units, n_units, out, top, sum, smem,
+        finish_item<T, D, Heads>(p, current, DecodePair(p, work), out, top, sum, smem,
                                  (warp * kStages + load_slot) * 2 * kSideBytes, &merge);
     }
     copy_wait<0>();

@@ -20,6 +20,17 @@ __device__ __forceinline__ DecodeItem load_item(const AttentionWork& w, int i) {
     return u.item;
 }
 
+// What a pair's number among those of the step says: its split, and its tile of heads.
+struct DecodePair {
+    int item, unit, kv_head, tile;
+
+    __device__ __forceinline__ DecodePair(const AttentionParams& p, int work)
+        : item(p.units.quotient(work)),
+          unit(work - item * p.units.n),
+          kv_head(p.head_tiles.quotient(unit)),
+          tile(unit - kv_head * p.head_tiles.n) {}
+};
+
 // What the warps of a CTA tell each other.
 struct DecodeMerge {
     uint32_t at[kDecodeWarps];  // of shared memory: where a warp put its accumulators
@@ -78,17 +89,16 @@ __device__ __forceinline__ void combine_splits(const AttentionParams& p, const D
 // Merges the warps' outputs^T (accumulators of D by Heads) and their softmax, and writes them, or the
 // sequence's when this was its last split. `at`: decode_merge_bytes() of `smem` that are free for this warp.
 template <typename T, int D, int Heads>
-__device__ __forceinline__ void finish_item(const AttentionParams& p, const DecodeItem& item, int unit,
-                                            int n_units, const float (&out)[Heads / 8][D / 16][4],
+__device__ __forceinline__ void finish_item(const AttentionParams& p, const DecodeItem& item,
+                                            const DecodePair& pair, const float (&out)[Heads / 8][D / 16][4],
                                             const float (&top)[Heads / 8][2],
                                             const float (&sum)[Heads / 8][2], uint8_t* smem, uint32_t at,
                                             DecodeMerge* merge) {
     constexpr int kStride = D + kMergePad;
     const AttentionWork& w = p.work;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const int head_tiles = n_units / p.n_kv_heads, tile = unit % head_tiles;
-    const int head = unit / head_tiles * p.group_size + tile * Heads;
-    const int n_heads = min(Heads, p.group_size - tile * Heads);
+    const int head = pair.kv_head * p.group_size + pair.tile * Heads;
+    const int n_heads = min(Heads, p.group_size - pair.tile * Heads);
     float* mine = reinterpret_cast<float*>(smem + at);
     if (lane == 0) merge->at[warp] = at;
 #pragma unroll
@@ -144,7 +154,7 @@ __device__ __forceinline__ void finish_item(const AttentionParams& p, const Deco
     __syncthreads();
     if (item.n_splits == 1) return;
     if (threadIdx.x == 0) {
-        uint32_t* arrived = w.arrived + item.seq * n_units + unit;
+        uint32_t* arrived = w.arrived + item.seq * p.units.n + pair.unit;
         __threadfence();
         merge->is_last = atomicAdd(arrived, 1) == item.n_splits - 1;
         if (merge->is_last) *arrived = 0;

@@ -3,23 +3,11 @@
 #include <cuda.h>
 #include <cuda_runtime_api.h>
 
+#include "device/divisor.h"
 #include "gemm/choose.h"
 #include "gemm/params.h"
 
 namespace rvllm::cuda {
-
-// Divides by multiplying: exact while dividend * divisor < 2^32.
-struct Divisor {
-    uint32_t n = 1, inverse = 0;
-
-    Divisor() = default;
-    explicit Divisor(uint32_t n) : n(n), inverse(n > 1 ? 0xffffffffu / n + 1 : 0) {}
-#ifdef __CUDACC__
-    __device__ __forceinline__ uint32_t quotient(uint32_t x) const {
-        return n > 1 ? __umulhi(x, inverse) : x;
-    }
-#endif
-};
 
 // How the tiles of a product are dealt to clusters of R CTAs (large_schedule.cuh).
 struct LargePlan {
