@@ -5,8 +5,9 @@ No row is ever sorted. Bounds that certainly (from the maxima of 64 elements eac
 a sample) hold the tokens that stay select a few candidates in one pass; a histogram over their
 values narrows the border down to a few, and only those are sorted.
 
-Top-p compares sums of weights with p times their total. Weights carry a known error; when the border
-lies within it, the sums are taken again from float64. So what stays is what float64 arithmetic keeps.
+Top-p compares sums of weights with p times their total. Weights carry a known error, and their total may be
+rough at first; when the border lies within these, the sums are taken again, at last from float64. So what stays
+is what float64 arithmetic keeps.
 """
 from libc.math cimport INFINITY, log, log2
 from libc.string cimport memcpy, memset
