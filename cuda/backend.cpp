@@ -159,12 +159,17 @@ DType activation_dtype(Backend*, DType weights) {
     return weights;
 }
 
-Prepared* prepared_for(Backend* b, const StepInput* step) {
+Prepared* find_prepared(Backend* b, const StepInput* step) {
     for (const auto& p : self(b).prepared) {
         if (p->step == step) return p.get();
     }
-    std::snprintf(b->error, sizeof b->error, "the step's input was not prepared");
     return nullptr;
+}
+
+Prepared* prepared_for(Backend* b, const StepInput* step) {
+    Prepared* p = find_prepared(b, step);
+    if (!p) std::snprintf(b->error, sizeof b->error, "the step's input was not prepared");
+    return p;
 }
 
 void retire(Backend* b, const StepInput* step) {
@@ -209,11 +214,12 @@ int stage(Backend* b, StepInput* dst, const StepInput* src, const StepLimits*) {
     return p == nullptr || failed(b, "cannot stage a step", stage_step(self(b).context, *p, dst, *src));
 }
 
-int record(Backend* b, Prepared& p, uint64_t* ticket) {
+// p: null for a sampler without a plan, which moves no blocks.
+int record(Backend* b, Prepared* p, uint64_t* ticket) {
     Cuda& c = self(b);
     *ticket = c.n_submitted++;
     cudaError_t e = cudaEventRecord(c.done[*ticket % kTickets], c.context.stream);
-    if (e == cudaSuccess) e = p.moves.record(c.moved[*ticket % kTickets]);
+    if (e == cudaSuccess && p) e = p->moves.record(c.moved[*ticket % kTickets]);
     return failed(b, "cannot record a step", e);
 }
 
@@ -234,7 +240,7 @@ int submit(Backend* b, const OpCall* calls, int32_t n_calls, const KvCacheView* 
         launch_calls(context, calls, n_calls, kv, *step);
         if (failed(b, context.failed, context.error)) return 1;
     }
-    return record(b, *p, ticket);
+    return record(b, p, ticket);
 }
 
 int wait(Backend* b, uint64_t ticket) {
@@ -278,9 +284,8 @@ int admit(Backend* b, const StepInput* step, const Sequence* seq) {
 int sample(Backend* b, StepInput* step, const StepInput* src, SampleResult* results, TopToken* tops,
            uint64_t* ticket) {
     DeviceSampler* s = sampler_of(b, step);
-    Prepared* p = prepared_for(b, step);
-    if (!s || !p || failed(b, "cannot launch the sampler", s->sample(*src, results, tops))) return 1;
-    return record(b, *p, ticket);
+    if (!s || failed(b, "cannot launch the sampler", s->sample(*src, results, tops))) return 1;
+    return record(b, find_prepared(b, step), ticket);
 }
 
 void* alloc_host(Backend* b, size_t bytes) {
