@@ -3,10 +3,11 @@
 # Run from anywhere; prints one table per step and ends with the number of steps that failed. About 8 minutes.
 #
 #   bench/cuda.sh [build directory]
+#   RVLLM_CUDA_ARCHS=80 bench/cuda.sh build-80    # kernels of an older architecture, which the driver compiles from PTX
 cd "$(dirname "$0")/.." || exit 1
 build=${1:-build-cuda}
 python=${PYTHON:-python3}
-arch=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d .)
+arch=${RVLLM_CUDA_ARCHS:-$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d .)}
 [ "$arch" = 90 ] && arch=90a
 failed=0
 
@@ -36,24 +37,24 @@ random_models.write_model('$model', '7b')" &&
 export PYTHONPATH="python${PYTHONPATH:+:$PYTHONPATH}"
 step build build || exit 1
 step tests tests tests/cuda tests/serve/test_load.py
-export CUDA_MODULE_LOADING=LAZY  # of cuBLASLt's kernels, only those that run are checked
-step memcheck compute-sanitizer --tool memcheck --error-exitcode 1 \
+# Loaded lazily, of cuBLASLt's kernels only those that run are checked.
+step memcheck env CUDA_MODULE_LOADING=LAZY compute-sanitizer --tool memcheck --error-exitcode 1 \
     "$python" -m pytest -q -p no:cacheprovider -W ignore tests/cuda -k "bf16 and not long or cpu and (5003 or 0.95) or between_the_tiers"
-step racecheck compute-sanitizer --tool racecheck --error-exitcode 1 \
+step racecheck env CUDA_MODULE_LOADING=LAZY compute-sanitizer --tool racecheck --error-exitcode 1 \
     "$python" -m pytest -q -p no:cacheprovider -W ignore tests/cuda -k "bf16 and view or mixed_batch and 128 or cpu and 31-1"
 step "linear" "$build/cuda/cuda_gemm"
 step "attention" "$python" bench/cuda_attention.py
 step "sampler" "$python" bench/cuda_sampler.py
 step "model" "$python" bench/cuda_model.py
 step "engine, greedy" engine --n 1,4,16,32,64,128,256
-step "engine, sampled" engine --n 1,4,16,32,64,128,256 --temperature 0.8 --top-p 0.95
-step "engine, prefill" engine --n 1x128,1x512,1x2048,16x2048 --output-len 1 --repeat 5
+step "engine, sampled" engine --n 1,32,256 --temperature 0.8 --top-p 0.95
+step "engine, prefill" engine --n 1x128,1x512,1x2048,16x2048 --output-len 1
 step "engine, context of 1,024" engine --n 64x1024 --output-len 64
-step "engine, cuBLASLt" engine --n 1,64,256 --gemm-strategy cublas
-step "engine, hybrid" engine --n 1,64,256 --gemm-strategy hybrid
+step "engine, cuBLASLt" engine --n 1,64,256 --gemm-strategy cublas --repeat 2
+step "engine, hybrid" engine --n 1,64,256 --gemm-strategy hybrid --repeat 2
 step "second tier" "$python" bench/swap.py --shape 7b --device cuda --prompt-tokens 8192 --prompts 4 --rounds 1
 step "start" "$python" bench/startup.py --shape 7b --device cuda --repeat 3
-step "HTTP, greedy" "$python" bench/serve.py --shape 7b --device cuda --rows 1,32,256,200:32,1024x64 --tokens 256 \
+step "HTTP, greedy" "$python" bench/serve.py --shape 7b --device cuda --rows 1,256,200:32,1024x64 --tokens 256 \
     --repeat 2
 step "HTTP, sampled" "$python" bench/serve.py --shape 7b --device cuda --rows 256 --tokens 256 --repeat 2 \
     --temperature 0.8 --top-p 0.95

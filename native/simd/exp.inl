@@ -121,8 +121,8 @@ void exact_mass(const float* x, int64_t n, const ExpParams* e, float lo, float a
         uint64_t w[kPart];
         for (int l = 0; l < kPart; ++l) w[l] = exact_weight_of(y[l]);
         for (int l = 0; l < kPart; ++l) {
-            const uint64_t counted = (v[l] >= lo) & (v[l] > kLowest) ? w[l] : 0,
-                           counted_above = v[l] > above ? w[l] : 0;
+            const bool counts = (v[l] >= lo) & (v[l] > kLowest);
+            const uint64_t counted = counts ? w[l] : 0, counted_above = v[l] > above ? w[l] : 0;
             all_high[l] += counted >> 32;
             all_low[l] += counted & 0xffffffffu;
             high[l] += counted_above >> 32;
