@@ -50,6 +50,7 @@ step "engine, greedy" engine --n 1,4,16,32,64,128,256
 step "engine, sampled" engine --n 1,32,256 --temperature 0.8 --top-p 0.95
 step "engine, prefill" engine --n 1x128,1x512,1x2048,16x2048 --output-len 1
 step "engine, context of 1,024" engine --n 64x1024 --output-len 64
+step "engine, batch-invariant" engine --n 1,64,256 --batch-invariant --repeat 2
 step "engine, cuBLASLt" engine --n 1,64,256 --gemm-strategy cublas --repeat 2
 step "engine, hybrid" engine --n 1,64,256 --gemm-strategy hybrid --repeat 2
 step "second tier" "$python" bench/swap.py --shape 7b --device cuda --prompt-tokens 8192 --prompts 4 --rounds 1
