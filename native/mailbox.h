@@ -9,11 +9,11 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
 #include <mutex>
 #include <vector>
 
+#include "park.h"
 #include "request.h"
 
 namespace rvllm {
@@ -49,7 +49,7 @@ public:
     void receive(std::vector<Command>* into, bool block) {
         into->clear();
         std::unique_lock<std::mutex> lock(mutex_);
-        if (block) wake_.wait(lock, [this] { return !commands_.empty(); });
+        while (block && commands_.empty()) park(wake_, lock);
         commands_.swap(*into);
     }
 

@@ -13,11 +13,12 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <cstdlib>
 #include <mutex>
 #include <new>
 #include <vector>
+
+#include "park.h"
 
 namespace rvllm {
 
@@ -44,7 +45,7 @@ struct Shared {
     alignas(64) std::atomic<int> n_parked{0};
     std::atomic<bool> stop{false};
     std::mutex park_mutex;
-    std::condition_variable park;
+    std::condition_variable parked;
     alignas(64) std::mutex turn;  // held by the caller whose job runs
     std::vector<pthread_t> workers;
 };
@@ -99,7 +100,7 @@ void* worker_main(void* arg) {
         if (spin(kSpinUs, start.yields, ready)) continue;
         std::unique_lock<std::mutex> lock(s->park_mutex);
         s->n_parked.fetch_add(1);  // before the last look at `remaining`: see wake()
-        if (s->remaining.load() <= 0 && !s->stop.load()) s->park.wait(lock);
+        if (s->remaining.load() <= 0 && !s->stop.load()) park(s->parked, lock);
         s->n_parked.fetch_sub(1);
     }
     return nullptr;
@@ -111,9 +112,9 @@ void wake(Shared* s, int64_t n_wanted) {
     if (n_parked == 0) return;
     std::lock_guard<std::mutex> lock(s->park_mutex);
     if (n_wanted >= n_parked) {
-        s->park.notify_all();
+        s->parked.notify_all();
     } else {
-        for (int64_t i = 0; i < n_wanted; ++i) s->park.notify_one();
+        for (int64_t i = 0; i < n_wanted; ++i) s->parked.notify_one();
     }
 }
 
@@ -196,7 +197,7 @@ void pool_destroy(ThreadPool* pool) {
     s->stop.store(true);
     {
         std::lock_guard<std::mutex> lock(s->park_mutex);
-        s->park.notify_all();
+        s->parked.notify_all();
     }
     for (pthread_t id : s->workers) pthread_join(id, nullptr);
     delete s;
