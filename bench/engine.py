@@ -1,7 +1,7 @@
 """Tokens per second of the engine without HTTP, beside transformers in bfloat16 on the same machine and threads.
 
     python bench/engine.py                         # Qwen2.5-0.5B shape, batches 1, 4, 8, 16 and a 512-token prefill
-    python bench/engine.py --shape llama-32m --batches 1,4,16,64
+    python bench/engine.py --shape 32m --batches 1,4,16,64
 
 Both sides have random weights of the same shapes, 32-token prompts of random ids, greedy tokens, the same number of
 threads; the sides alternate within one run; figures are medians. Weights of a real model would not change them.
@@ -17,38 +17,8 @@ import statistics
 import sys
 import tempfile
 import time
-from pathlib import Path
 
-SHAPES = {
-    "qwen2.5-0.5b": {
-        "architectures": ["Qwen2ForCausalLM"],
-        "model_type": "qwen2",
-        "hidden_size": 896,
-        "intermediate_size": 4864,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 14,
-        "num_key_value_heads": 2,
-        "vocab_size": 151936,
-        "max_position_embeddings": 32768,
-        "rms_norm_eps": 1e-6,
-        "rope_theta": 1000000.0,
-        "tie_word_embeddings": True,
-    },
-    "llama-32m": {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_size": 512,
-        "intermediate_size": 1408,
-        "num_hidden_layers": 8,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
-        "vocab_size": 8192,
-        "max_position_embeddings": 2048,
-        "rms_norm_eps": 1e-5,
-        "rope_theta": 10000.0,
-        "tie_word_embeddings": False,
-    },
-}
+from random_models import SHAPES, write_model
 
 
 class Ours:
@@ -118,7 +88,7 @@ def _time(f) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=SHAPES, default="qwen2.5-0.5b")
+    parser.add_argument("--shape", choices=sorted(SHAPES), default="0.5b")
     parser.add_argument("--batches", default="1,4,8,16")
     parser.add_argument("--tokens", type=int, default=48, help="output tokens per prompt")
     parser.add_argument("--prefill", type=int, default=512, help="tokens of the prefill row, 0: none")
@@ -128,12 +98,11 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
 
-    shape = SHAPES[args.shape]
+    vocab = SHAPES[args.shape]["vocab_size"]
     batches = [int(b) for b in args.batches.split(",")]
     rng = random.Random(0)
     with tempfile.TemporaryDirectory() as directory:
-        config = {**shape, "torch_dtype": "bfloat16", "hidden_act": "silu", "eos_token_id": 2}
-        (Path(directory) / "config.json").write_text(json.dumps(config))
+        write_model(directory, args.shape)
         sides = {"rvllm": Ours(directory, args.threads, max(batches))}
         if not args.no_peer:
             sides["transformers"] = Transformers(directory, args.threads)
@@ -146,7 +115,7 @@ def main() -> int:
             seconds: dict[str, list[float]] = {s: [] for s in sides}
             for i in range(args.repeat + 1):
                 for s, side in sides.items():
-                    t = seconds_per_round(side, n, prompt_len, n_tokens, shape["vocab_size"], rng)
+                    t = seconds_per_round(side, n, prompt_len, n_tokens, vocab, rng)
                     if i:
                         seconds[s].append(t)
             count = n * (prompt_len if n_tokens == 1 else n_tokens)

@@ -5,16 +5,27 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
 
+from rvllm import _native
 from rvllm._native import opcall
 
 SENTINEL = np.float32(12345.678)
 SETS = ["generic", "avx2", "avx512", "avx512_bf16"]
 OTHER_SETS = [] if "RVLLM_ISA" in os.environ else SETS[: SETS.index(opcall.isa_in_use())]
 first_run_only = pytest.mark.skipif("RVLLM_ISA" in os.environ, reason="the run on the machine's own set has it")
+
+
+def skip_without_gpu(e: ValueError) -> NoReturn:
+    """Skip, for a CUDA backend that could not be made. With a GPU and the library both there, that is a failure."""
+    library = Path(_native.__file__).parent / "librvllm_cuda.so"
+    if Path("/dev/nvidiactl").exists() and library.exists():
+        raise e
+    pytest.skip(str(e))
 
 
 def view_of(array: np.ndarray, gap: int) -> np.ndarray:

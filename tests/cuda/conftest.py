@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from cuda_harness import has_bf16
 
+from op_harness import skip_without_gpu
 from rvllm._native import opcall
 
 
@@ -13,7 +14,7 @@ def cuda() -> opcall.Ops:
     try:
         return opcall.Cuda()
     except ValueError as e:
-        pytest.skip(str(e))
+        skip_without_gpu(e)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from op_harness import skip_without_gpu
 from rvllm._native.plan import Device
 from rvllm._native.sampler import Sampler
 
@@ -20,7 +21,7 @@ def device() -> Device:
     try:
         return Device("cuda")
     except ValueError as e:
-        pytest.skip(str(e))
+        skip_without_gpu(e)
 
 
 class Pair:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from op_harness import skip_without_gpu
 from rvllm._native import opcall
 
 from .test_process import Process, process
@@ -107,7 +108,7 @@ def device(request) -> str:
         try:
             opcall.Cuda()
         except ValueError as e:
-            pytest.skip(str(e))
+            skip_without_gpu(e)
     return request.param
 
 
