@@ -100,17 +100,17 @@ size_t memory_available(Backend* b) {
 }
 
 void* alloc(Backend* b, size_t bytes) {
+    const cudaStream_t stream = self(b).context.stream;
     void* p = nullptr;
-    if (cudaMalloc(&p, bytes) != cudaSuccess) {
+    cudaError_t e = alloc_zeroed(&p, bytes, stream);
+    if (!p) {
         cudaGetLastError();
         std::snprintf(b->error, sizeof b->error,
                       "cannot allocate %.1f MB of device memory: %.1f MB are available", bytes / 1e6,
                       memory_available(b) / 1e6);
         return nullptr;
     }
-    Cuda& c = self(b);
-    cudaError_t e = cudaMemsetAsync(p, 0, bytes, c.context.stream);
-    if (e == cudaSuccess) e = cudaStreamSynchronize(c.context.stream);
+    if (e == cudaSuccess) e = cudaStreamSynchronize(stream);
     if (!failed(b, "cannot clear device memory", e)) return p;
     cudaFree(p);
     return nullptr;
@@ -335,8 +335,7 @@ void destroy(Backend* b) {
 cudaError_t open_device(Cuda& c) {
     const size_t workspace_bytes = linear_workspace_bytes(c.context.device);
     cudaError_t e = cudaStreamCreateWithFlags(&c.context.stream, cudaStreamNonBlocking);
-    if (e == cudaSuccess) e = cudaMalloc(&c.context.linear_workspace, workspace_bytes);
-    if (e == cudaSuccess) e = cudaMemset(c.context.linear_workspace, 0, workspace_bytes);
+    if (e == cudaSuccess) e = alloc_zeroed(&c.context.linear_workspace, workspace_bytes, c.context.stream);
     for (int i = 0; i < kTickets; ++i) {
         if (e == cudaSuccess) e = cudaEventCreateWithFlags(&c.done[i], cudaEventDisableTiming);
         if (e == cudaSuccess) e = cudaEventCreateWithFlags(&c.moved[i], cudaEventDisableTiming);

@@ -37,6 +37,15 @@ inline Context& context_of(const RunContext& ctx) {
     return *static_cast<Context*>(ctx.device);
 }
 
+// Device memory, zero before anything that is enqueued on `stream` behind this. The stream is to be named:
+// the default one, which cudaMemset() takes, is not ordered with it.
+inline cudaError_t alloc_zeroed(void** memory, size_t bytes, cudaStream_t stream) {
+    *memory = nullptr;
+    cudaError_t e = cudaMalloc(memory, bytes);
+    if (e == cudaSuccess) e = cudaMemsetAsync(*memory, 0, bytes, stream);
+    return e;
+}
+
 inline void note_error(Context& c, const OpCall& call, cudaError_t e) {
     if (e == cudaSuccess || c.error != cudaSuccess) return;
     c.error = e;

@@ -143,8 +143,7 @@ Prepared* prepare_steps(Context& context, const OpCall* calls, int32_t n_calls, 
                       "attention on CUDA needs a block size that is a multiple of %d, not %d", kGranule, bad);
         return nullptr;
     }
-    cudaError_t e = cudaMalloc(&p->device_memory, p->device_bytes);
-    if (e == cudaSuccess) e = cudaMemset(p->device_memory, 0, p->device_bytes);
+    cudaError_t e = alloc_zeroed(&p->device_memory, p->device_bytes, context.stream);
     if (e == cudaSuccess)
         e = cudaHostAlloc(reinterpret_cast<void**>(&p->pinned), kStagingSlots * p->staged_bytes, 0);
     for (cudaEvent_t& event : p->copied) {

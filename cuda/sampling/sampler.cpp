@@ -92,8 +92,7 @@ std::unique_ptr<DeviceSampler> DeviceSampler::create(const Context& context, con
     const size_t offsets_bytes = round_up(static_cast<size_t>(limits.max_slots) * 4, kAlign);
     const size_t staging_bytes = rows_bytes + offsets_bytes + round_up(s->admissions_bytes_, kAlign);
     const size_t device_bytes = bytes(limits);
-    cudaError_t e = cudaMalloc(&s->device_, device_bytes);
-    if (e == cudaSuccess) e = cudaMemsetAsync(s->device_, 0, device_bytes, context.stream);
+    cudaError_t e = alloc_zeroed(&s->device_, device_bytes, context.stream);
     if (e == cudaSuccess) e = cudaHostAlloc(reinterpret_cast<void**>(&s->pinned_), kRing * staging_bytes, 0);
     for (int i = 0; i < kRing && e == cudaSuccess; ++i) {
         Staging& g = s->staging_[i];
