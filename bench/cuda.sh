@@ -21,12 +21,36 @@ step() {
 }
 
 build() {
+    mkdir -p "$build"
     cmake -G Ninja -S . -B "$build" -DPython_EXECUTABLE="$(command -v "$python")" -DRVLLM_CUDA=ON \
-        -DRVLLM_CUDA_ARCHS="$arch" -DRVLLM_CUDA_BENCH=ON >"$build.log" 2>&1 &&
-        cmake --build "$build" >>"$build.log" 2>&1 || { tail -20 "$build.log"; return 1; }
+        -DRVLLM_CUDA_ARCHS="$arch" -DRVLLM_CUDA_BENCH=ON >"$build/build.log" 2>&1 &&
+        cmake --build "$build" >>"$build/build.log" 2>&1 || { tail -20 "$build/build.log"; return 1; }
+}
+
+# In the background; finish NAME ... waits for them and prints how they ended.
+beside() {
+    name=$1
+    shift
+    "$@" >"$build/$name.log" 2>&1 &
+    eval "pid_$name=$!"
+}
+
+finish() {
+    start=$(date +%s)
+    for name; do
+        eval "wait \$pid_$name" || failed=$((failed + 1))
+        echo "== the end of $build/$name.log"
+        tail -30 "$build/$name.log"
+    done
+    echo "== $*: $(($(date +%s) - start)) s"
 }
 
 tests() { "$python" -m pytest -q -p no:cacheprovider -W ignore "$@"; }
+
+sanitise() {
+    CUDA_MODULE_LOADING=LAZY compute-sanitizer --tool "$1" --error-exitcode 1 \
+        "$python" -m pytest -q -p no:cacheprovider -W ignore tests/cuda -k "$2"
+}
 
 engine() {
     model=$(mktemp -d) && "$python" -c "import sys; sys.path.insert(0, 'bench'); import random_models
@@ -36,12 +60,12 @@ random_models.write_model('$model', '7b')" &&
 
 export PYTHONPATH="python${PYTHONPATH:+:$PYTHONPATH}"
 step build build || exit 1
-step tests tests tests/cuda tests/serve/test_load.py
+# Beside each other: it is quicker, and on a GPU that others use too, work that no stream orders shows.
+beside tests tests tests/cuda tests/serve/test_load.py
 # Loaded lazily, of cuBLASLt's kernels only those that run are checked.
-step memcheck env CUDA_MODULE_LOADING=LAZY compute-sanitizer --tool memcheck --error-exitcode 1 \
-    "$python" -m pytest -q -p no:cacheprovider -W ignore tests/cuda -k "bf16 and not long or cpu and (5003 or 0.95) or between_the_tiers"
-step racecheck env CUDA_MODULE_LOADING=LAZY compute-sanitizer --tool racecheck --error-exitcode 1 \
-    "$python" -m pytest -q -p no:cacheprovider -W ignore tests/cuda -k "bf16 and view or mixed_batch and 128 or cpu and 31-1"
+beside memcheck sanitise memcheck "bf16 and not long or cpu and (5003 or 0.95) or between_the_tiers"
+beside racecheck sanitise racecheck "bf16 and view or mixed_batch and 128 or cpu and 31-1"
+finish tests memcheck racecheck
 step "linear" "$build/cuda/cuda_gemm"
 step "attention" "$python" bench/cuda_attention.py
 step "sampler" "$python" bench/cuda_sampler.py

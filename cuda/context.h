@@ -41,6 +41,7 @@ inline Context& context_of(const RunContext& ctx) {
 // the default one, which cudaMemset() takes, is not ordered with it.
 inline cudaError_t alloc_zeroed(void** memory, size_t bytes, cudaStream_t stream) {
     *memory = nullptr;
+    if (bytes == 0) return cudaSuccess;
     cudaError_t e = cudaMalloc(memory, bytes);
     if (e == cudaSuccess) e = cudaMemsetAsync(*memory, 0, bytes, stream);
     return e;

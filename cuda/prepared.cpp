@@ -1,8 +1,8 @@
 // Preparation and staging of steps, and the capture of decode steps.
 //
-// A step travels as one pinned copy: arrays, used prefixes only, one behind the other; a kernel puts them
-// in place. A captured decode step reads its numbers of sequences and splits from memory; rows that pad it
-// have slot kNoSlot, so they write no keys, and no attention work.
+// A step travels through pinned memory: arrays, used prefixes only, one behind the other; a kernel fetches
+// them and puts them in place. A captured decode step reads its numbers of sequences and splits from memory;
+// rows that pad it have slot kNoSlot, so they write no keys, and no attention work.
 #include "prepared.h"
 
 #include <algorithm>
@@ -51,7 +51,6 @@ void carve(Prepared& p, Carver& c) {
         c.take(&w.partial_stats, rows * 2);
         c.take(&w.arrived, static_cast<size_t>(p.limits.max_seqs) * decode_tiles(w.n_kv_heads, w.group_size));
     }
-    c.take(&p.staged, p.staged_bytes / 4);
     c.take(&p.linear_scratch, p.linear_scratch_bytes);
 }
 
@@ -119,7 +118,7 @@ std::vector<int32_t> bucket_sizes(const StepLimits& limits) {
 
 Prepared::~Prepared() {
     for (const Bucket& b : buckets) cudaGraphExecDestroy(b.graph);
-    for (cudaEvent_t e : copied) {
+    for (cudaEvent_t e : placed) {
         if (e) cudaEventDestroy(e);
     }
     if (pinned) cudaFreeHost(pinned);
@@ -146,7 +145,7 @@ Prepared* prepare_steps(Context& context, const OpCall* calls, int32_t n_calls, 
     cudaError_t e = alloc_zeroed(&p->device_memory, p->device_bytes, context.stream);
     if (e == cudaSuccess)
         e = cudaHostAlloc(reinterpret_cast<void**>(&p->pinned), kStagingSlots * p->staged_bytes, 0);
-    for (cudaEvent_t& event : p->copied) {
+    for (cudaEvent_t& event : p->placed) {
         if (e == cudaSuccess) e = cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
     }
     if (e == cudaSuccess) e = p->moves.create(kv, limits);
@@ -189,7 +188,7 @@ cudaError_t capture_decodes(Context& context, Prepared& p, const OpCall* calls, 
 }
 
 cudaError_t stage_step(Context& context, Prepared& p, StepInput* dst, const StepInput& src) {
-    const cudaError_t reached = cudaEventSynchronize(p.copied[p.slot]);  // the slot's last copy has been read
+    const cudaError_t reached = cudaEventSynchronize(p.placed[p.slot]);
     if (reached != cudaSuccess) return reached;
     p.bucket = bucket_for(p, src);
     const int32_t n_padded = p.bucket ? p.bucket->n_rows : 0;
@@ -227,12 +226,11 @@ cudaError_t stage_step(Context& context, Prepared& p, StepInput* dst, const Step
         packer.placed(w.decode, w.n_decode * static_cast<int32_t>(sizeof(DecodeItem) / 4));
         packer.put(w.prefill, prefill, w.n_prefill * static_cast<int32_t>(sizeof(PrefillItem) / 4));
     }
-    cudaError_t e = cudaMemcpyAsync(p.staged, memory, static_cast<size_t>(packer.used) * 4,
-                                    cudaMemcpyHostToDevice, context.stream);
-    if (e == cudaSuccess) e = cudaEventRecord(p.copied[p.slot], context.stream);
+    cudaError_t e = place_segments(segments, reinterpret_cast<int32_t*>(memory), dst->token_ids,
+                                   dst->last_token, context.stream);
+    if (e == cudaSuccess) e = cudaEventRecord(p.placed[p.slot], context.stream);
     p.slot = (p.slot + 1) % kStagingSlots;
-    if (e != cudaSuccess) return e;
-    return place_segments(segments, p.staged, dst->token_ids, dst->last_token, context.stream);
+    return e;
 }
 
 void launch_calls(Context& context, const OpCall* calls, int32_t n_calls, const KvCacheView* kv,

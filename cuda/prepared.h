@@ -9,10 +9,10 @@ namespace rvllm::cuda {
 
 constexpr int kStagingSlots = 3;  // steps whose inputs may be on their way
 
-// Int32 arrays that travel in one copy and are put in place by one kernel.
+// Int32 arrays that lie one behind the other in pinned memory, whence one kernel puts them in place.
 struct Segment {
     int32_t* dst;
-    int32_t src;       // index in the copied bytes
+    int32_t src;       // index in pinned memory
     int32_t n;         // values
     int32_t n_padded;  // written in all; those behind n are `fill`
     int32_t fill;
@@ -33,14 +33,13 @@ struct Prepared {
     const StepInput* step = nullptr;  // whose addresses the calls are bound to
     StepLimits limits;
     AttentionWork attention[kMaxCacheGroups];
-    void* device_memory = nullptr;  // staged bytes, attention's lists and partial results
+    void* device_memory = nullptr;  // attention's lists and partial results
     size_t device_bytes = 0;
-    int32_t* staged = nullptr;       // part of it
-    char* linear_scratch = nullptr;  // likewise, see Context
+    char* linear_scratch = nullptr;  // part of it, see Context
     size_t linear_scratch_bytes = 0;
     char* pinned = nullptr;  // kStagingSlots times staged_bytes
     size_t staged_bytes = 0;
-    cudaEvent_t copied[kStagingSlots] = {};
+    cudaEvent_t placed[kStagingSlots] = {};  // the slot has been read
     int slot = 0;
     BlockMoves moves;
     std::vector<Bucket> buckets;
@@ -73,7 +72,7 @@ void launch_calls(Context& context, const OpCall* calls, int32_t n_calls, const 
 cudaError_t compiled_arch(int* arch);
 
 // Kernels of step.cu.
-cudaError_t place_segments(const Segments& segments, const int32_t* staged, const int32_t* token_ids,
+cudaError_t place_segments(const Segments& segments, const int32_t* pinned, const int32_t* token_ids,
                            const int32_t* last_token, cudaStream_t stream);
 // Copies blocks of the cache and of `staging` (by cache group), numbered behind them; in the order of the
 // list, or all at once.

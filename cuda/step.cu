@@ -8,17 +8,17 @@ namespace {
 
 constexpr int kThreads = 256;
 
+// All segments at once, fetched from the host by the kernel itself: a copy to the device before it would cost
+// more than the kernel.
 __global__ void place_segments_kernel(const __grid_constant__ Segments segments,
-                                      const int32_t* __restrict__ staged, const int32_t* token_ids,
+                                      const int32_t* __restrict__ pinned, const int32_t* token_ids,
                                       const int32_t* last_token) {
-    const int first = blockIdx.x * kThreads + threadIdx.x, stride = gridDim.x * kThreads;
-    for (int s = 0; s < segments.n; ++s) {
-        const Segment& g = segments.of[s];
-        for (int i = first; i < g.n_padded; i += stride) {
-            int32_t value = i < g.n ? staged[g.src + i] : g.fill;
-            if (g.dst == token_ids && value < 0 && last_token) value = last_token[-1 - value];
-            g.dst[i] = value;
-        }
+    const Segment& g = segments.of[blockIdx.y];
+#pragma unroll 4
+    for (int i = blockIdx.x * kThreads + threadIdx.x; i < g.n_padded; i += gridDim.x * kThreads) {
+        int32_t value = i < g.n ? pinned[g.src + i] : g.fill;
+        if (g.dst == token_ids && value < 0 && last_token) value = last_token[-1 - value];
+        g.dst[i] = value;
     }
 }
 
@@ -60,12 +60,13 @@ cudaError_t compiled_arch(int* arch) {
     return e;
 }
 
-cudaError_t place_segments(const Segments& segments, const int32_t* staged, const int32_t* token_ids,
+cudaError_t place_segments(const Segments& segments, const int32_t* pinned, const int32_t* token_ids,
                            const int32_t* last_token, cudaStream_t stream) {
-    int32_t longest = 1;
+    int32_t longest = 0;
     for (int32_t s = 0; s < segments.n; ++s) longest = std::max(longest, segments.of[s].n_padded);
-    const int grid = std::min(64, (longest + kThreads - 1) / kThreads);
-    place_segments_kernel<<<grid, kThreads, 0, stream>>>(segments, staged, token_ids, last_token);
+    if (longest == 0) return cudaSuccess;
+    const dim3 grid(std::min(256, (longest + kThreads - 1) / kThreads), segments.n);
+    place_segments_kernel<<<grid, kThreads, 0, stream>>>(segments, pinned, token_ids, last_token);
     return cudaGetLastError();
 }
 
