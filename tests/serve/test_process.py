@@ -4,54 +4,17 @@ import contextlib
 import http.client
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from rvllm.flags import DEMO_MODEL
 
-READY = re.compile(r"listening on (\S+)")
-
-
-class Process:
-    """A server with its standard output and its log."""
-
-    def __init__(self, *argv: str, module: str = "rvllm.serve"):
-        self.popen = subprocess.Popen(
-            [sys.executable, "-m", module, *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        self.log = ""
-
-    def wait_ready(self) -> str:
-        """Return the URL, once it is logged."""
-        for line in self.popen.stderr:
-            self.log += line
-            if found := READY.search(line):
-                return found[1]
-        raise AssertionError(self.log)
-
-    def end(self, timeout_s: float = 20.0) -> int:
-        """Wait for the end; return the exit code and keep the rest of the log."""
-        out, err = self.popen.communicate(timeout=timeout_s)
-        self.out, self.log = out, self.log + err
-        return self.popen.returncode
-
-
-@contextlib.contextmanager
-def process(*argv: str) -> Iterator[Process]:
-    running = Process(*argv)
-    try:
-        yield running
-    finally:
-        if running.popen.poll() is None:
-            running.popen.kill()
-            running.popen.communicate()
+from .process import process
 
 
 def _port(url: str) -> int:
