@@ -142,6 +142,14 @@ def test_sample_batch_draws_as_the_reference(logits, temperature, top_k, top_p, 
         assert got == token or draw_margin < 2e-6
 
 
+def test_no_log_probability_is_above_zero():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 1, (200, 500)).astype(np.float32)
+    logits[np.arange(200), rng.integers(0, 500, 200)] += rng.uniform(10, 60, 200).astype(np.float32)
+    assert sampling.log_softmax(logits).max() == 0
+    assert sampling.top_logprobs(logits, 2)[1].max() == 0
+
+
 @some
 @given(rows)
 def test_softmax_log_softmax_argmax_and_top_logprobs(logits):

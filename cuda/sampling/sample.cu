@@ -46,6 +46,7 @@ __device__ __forceinline__ Stats row_stats(const Row row, const Scan& scan, floa
     if (team.rank == 0) {
         total = over_chunks(s.sums.all, team);
         stats.log_sum = e.weigh.base + (log2(static_cast<double>(total)) - kFixedBits + e.m) * ln2;
+        stats.log_sum = fmax(stats.log_sum, static_cast<double>(stats.max));  // as on the CPU: none above 0
         if (threadIdx.x == 0) {
             publish(team, &s.verdict, s.n_listed > kMaxListed ? Verdict::unknown : Verdict::found);
         }
