@@ -5,6 +5,7 @@
 #include "device_library.h"
 
 #include <dlfcn.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <cstring>
@@ -24,9 +25,14 @@ std::string library_path() {
 }
 
 Backend* cuda_backend_create(const BackendOptions& options, char* error, int error_size) {
-    void* library = dlopen(library_path().c_str(), RTLD_NOW | RTLD_LOCAL);
+    const std::string path = library_path();
+    if (access(path.c_str(), F_OK) != 0) {
+        std::snprintf(error, error_size, "this build has no CUDA backend");
+        return nullptr;
+    }
+    void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (library == nullptr) {
-        std::snprintf(error, error_size, "this build has no CUDA backend (%s)", dlerror());
+        std::snprintf(error, error_size, "the CUDA backend cannot be opened (%s)", dlerror());
         return nullptr;
     }
     const auto create = reinterpret_cast<CreateFn>(dlsym(library, "rvllm_cuda_backend_create"));
