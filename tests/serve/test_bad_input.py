@@ -49,6 +49,7 @@ COMPLETIONS = [
     ({"prompt": "a", "bad_words": [""]}, "bad_words"),
     ({"prompt": "a", "priority": 1}, "priority"),
     ({"prompt": "a", "stream_options": {}}, "stream_options"),
+    ({"prompt": "a", "truncate_prompt_tokens": 0}, "truncate_prompt_tokens"),
     ({"prompt": "a", "suffix": "b"}, "suffix"),
     ({"prompt": "a", "best_of": 2}, "best_of"),
     ({"prompt": "a", "structured_outputs": {"regex": "a"}}, "structured_outputs"),
@@ -66,7 +67,7 @@ CHAT = [
     ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "messages"),
     ({"messages": [{"role": "user", "content": [{"type": "text", "text": 3}]}]}, "messages"),
     ({"messages": USER, "top_logprobs": 2}, "top_logprobs"),
-    ({"messages": USER, "logprobs": True, "top_logprobs": 21}, "logprobs"),
+    ({"messages": USER, "logprobs": True, "top_logprobs": 21}, "top_logprobs"),
     ({"messages": USER, "logprobs": 5}, "logprobs"),
     ({"messages": USER, "tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
     ({"messages": USER, "tool_choice": "required"}, "tool_choice"),
@@ -74,7 +75,9 @@ CHAT = [
     ({"messages": USER, "structured_outputs": {"choice": ["a"]}}, "structured_outputs"),
     ({"messages": USER, "chat_template": "x"}, "chat_template"),
     ({"messages": USER, "chat_template_kwargs": 3}, "chat_template_kwargs"),
-    ({"messages": USER, "max_completion_tokens": 0}, "max_tokens"),
+    ({"messages": USER, "max_tokens": 0}, "max_tokens"),
+    ({"messages": USER, "max_completion_tokens": 0}, "max_completion_tokens"),
+    ({"messages": [{"role": "user", "content": "Hi" * 9000}]}, "messages"),
     ({"messages": USER, "continue_final_message": True, "add_generation_prompt": True}, "continue_final_message"),
 ]
 
@@ -91,6 +94,14 @@ def test_400_names_the_field(server, path, body, param):
     assert error["type"] == "BadRequestError"
     assert error["param"] == param
     assert server.engine.n_unfinished == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("top_logprobs", 21), ("max_tokens", 0), ("max_completion_tokens", 0), ("n", 0)]
+)
+def test_sentences_about_chat_name_its_own_fields(server, field, value):
+    body = {"messages": USER, "logprobs": True, field: value}
+    assert server.post("/v1/chat/completions", body).error()["message"].startswith(f"{field} must be")
 
 
 def test_a_prompt_beyond_the_context_is_told_both_numbers(server):
@@ -149,9 +160,11 @@ def test_unknown_model_and_unknown_paths(server, client):
     assert caught.value.body["type"] == "NotFoundError"
     for path in ("/tokenize", "/v1/completions"):
         assert server.post(path, {"prompt": "a", "model": "gpt-4"}).status == 404
-    assert server.request("GET", "/v1/nothing").error()["code"] == 404
+    error = server.post("/v1/embeddings", {"input": "a"}).error()
+    assert (error["code"], error["message"]) == (404, "this server has no endpoint POST /v1/embeddings")
     reply = server.request("GET", "/v1/completions")
-    assert reply.error()["code"] == 405
+    error = reply.error()
+    assert (error["code"], error["message"]) == (405, "/v1/completions does not take GET, only POST")
     assert reply.headers["Allow"] == "POST"
 
 

@@ -60,6 +60,8 @@ def test_unknown_fields_are_reported_and_known_ones_are_not():
     request, ignored = decode(b'{"prompt": "a", "foo": 1, "seed": 3, "bar": [{}]}', CompletionRequest)
     assert ignored == ["foo", "bar"]
     assert request.seed == 3
+    options = b'{"prompt": "a", "stream": true, "stream_options": {"include_usag": true, "include_usage": true}}'
+    assert decode(options, CompletionRequest)[1] == ["stream_options.include_usag"]
 
 
 def test_ignored_names_cannot_break_the_header():

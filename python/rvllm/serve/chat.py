@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 from msgspec import UNSET
 
-from rvllm.errors import ModelError
+from rvllm.errors import InvalidRequestError, ModelError
 from rvllm.request import Chunk
 from rvllm.serve.errors import ApiError
 from rvllm.serve.generation import Choice, Generation, Prompt, new_job
@@ -50,7 +50,18 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     job = new_job(request, service, req, prefix="chatcmpl", prompts=prompts, params=params, headers=headers)
     generation = Generation(service, engine, job)
     fmt = ChatFormat(engine, req)
-    return await (stream(request, generation, fmt) if req.stream else answer(generation, fmt))
+    try:
+        return await (stream(request, generation, fmt) if req.stream else answer(generation, fmt))
+    except InvalidRequestError as e:
+        raise _in_chat_terms(e, field) from None
+
+
+def _in_chat_terms(error: InvalidRequestError, max_tokens: str) -> ApiError:
+    """Name the field of a chat request, where the engine names what it became."""
+    param = error.param or ""
+    name = {"prompt": "messages", "logprobs": "top_logprobs", "max_tokens": max_tokens}.get(param, param)
+    message = str(error)
+    return ApiError(400, name + message.removeprefix(param) if message.startswith(param) else message, name or None)
 
 
 async def prompt_ids(service: Service, engine: Engine, req: ChatRequest | TokenizeChatRequest) -> list[int]:

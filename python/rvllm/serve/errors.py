@@ -64,7 +64,6 @@ def as_api_error(exc: Exception, retry_after_s: int = 1) -> ApiError:
     if isinstance(exc, web.HTTPRequestEntityTooLarge):
         return ApiError(413, "the body is larger than the server accepts")
     if isinstance(exc, web.HTTPException):
-        allow = {"Allow": exc.headers["Allow"]} if "Allow" in exc.headers else None
-        return ApiError(exc.status, exc.reason, headers=allow)
+        return ApiError(exc.status, exc.reason)
     log.error("request failed", exc_info=exc)
     return ApiError(500, "the server failed on this request; its log has the details")

@@ -23,6 +23,12 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except Exception as e:
+        if isinstance(e, web.HTTPNotFound):
+            e = ApiError(404, f"this server has no endpoint {request.method} {request.path}")
+        elif isinstance(e, web.HTTPMethodNotAllowed):
+            allowed = ", ".join(sorted(e.allowed_methods))
+            message = f"{request.path} does not take {e.method}, only {allowed}"
+            e = ApiError(405, message, headers={"Allow": allowed})
         metrics = request.app[SERVICE].metrics
         return as_api_error(e, 1 if metrics is None else metrics.retry_after_s()).response()
 

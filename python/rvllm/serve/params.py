@@ -82,6 +82,8 @@ def check_common(req: GenerationRequest, policy: str) -> None:
     """Raise for combinations of fields that cannot be obeyed."""
     if req.stream_options is not None and not req.stream:
         raise ApiError(400, "stream_options is only allowed when stream is true", "stream_options")
+    if req.truncate_prompt_tokens == 0:
+        raise ApiError(400, "truncate_prompt_tokens must be -1 or at least 1, got 0", "truncate_prompt_tokens")
     if req.prompt_logprobs is not None:
         if req.prompt_logprobs < 0:
             raise ApiError(400, f"prompt_logprobs must be at least 0, got {req.prompt_logprobs}", "prompt_logprobs")

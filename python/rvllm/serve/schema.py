@@ -195,6 +195,8 @@ def decode(body: bytes, kind: type[T]) -> tuple[T, list[str]]:
 
 
 def _fields_of(body: bytes) -> dict[str, msgspec.Raw]:
+    if not body:
+        raise ApiError(400, "the body is empty: it must be a JSON object")
     try:
         return _decode_fields(body)
     except msgspec.ValidationError:
@@ -215,12 +217,22 @@ def _check_names(fields: dict[str, msgspec.Raw], kind: type[Struct]) -> list[str
     refused = UNSUPPORTED.get(kind, {})
     for name, raw in fields.items():
         if name in kind.__struct_fields__:
+            if name == "stream_options":
+                ignored += _unknown_options(raw)
             continue
         if name not in refused:
             ignored.append(name)
         elif (value := msgspec.json.decode(raw)) is not None and value not in refused[name].harmless:
             raise ApiError(400, f"{name} {refused[name].advice}", name)
     return ignored
+
+
+def _unknown_options(raw: msgspec.Raw) -> list[str]:
+    try:
+        names = _decode_fields(raw)
+    except msgspec.ValidationError:  # not an object: the decoder of the request says so
+        return []
+    return [f"stream_options.{name}" for name in names if name not in StreamOptions.__struct_fields__]
 
 
 @cache
