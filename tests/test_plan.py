@@ -190,7 +190,8 @@ def test_missing_kernels_are_all_listed(tmp_path, monkeypatch):
         ({"device": "cuda"}, "device cuda (is not available: |has no kernel for: )"),  # the latter where there is one
         ({"dtype": "int8"}, "--dtype must be auto, float32, float16, bfloat16, not int8"),
         ({"kv_cache_dtype": "fp8"}, "--kv-cache-dtype must be auto, float32, float16, bfloat16, not fp8"),
-        ({"threads": 0}, "--threads must be at least 1, not 0"),
+        ({"threads": 0}, "--threads must be 1 to 1024, not 0"),
+        ({"threads": 1025}, "--threads must be 1 to 1024, not 1025"),
         ({"load_format": "gguf"}, "--load-format must be auto, safetensors or dummy, not gguf"),
     ],
 )

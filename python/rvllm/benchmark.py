@@ -172,11 +172,14 @@ def run(
     rng = random.Random(config.seed)
     limit = llm.engine.max_model_len
     longest = max(length for _, length in batches)
+    at_once = llm.engine.loaded.sizes.max_num_seqs + config.max_num_queued_reqs
     try:
         if longest + output_len > limit:
             raise RvllmError(
                 f"a prompt of {longest} tokens and --output-len {output_len} do not fit the context of {limit} tokens"
             )
+        if (most := max(n for n, _ in batches)) > at_once:
+            raise RvllmError(f"--n {most}: the engine takes {at_once} requests at once; raise --max-num-queued-reqs")
         if not as_json:
             print("".join(f"{head:>{width}}" for head, width in _HEADS), flush=True)
         for n, prompt_len in batches:
@@ -193,14 +196,14 @@ def run(
 
 _HEADS = (
     *(("N", 5), ("prompt", 7), ("tokens/s", 10), ("+-", 7), ("ms", 9), ("TTFT ms", 9)),
-    *(("decode/s", 10), ("step ms", 9), ("spread", 8), ("hits", 6)),
+    *(("decode/s", 10), ("step ms", 9), ("spread", 10), ("hits", 6)),
 )
 
 
 def _line(row: Row) -> str:
     return (
         f"{row.n:>5}{row.prompt_len:>7}{row.tokens_per_s:>10.1f}{row.variation:>7.1%}{row.ms:>9.1f}{row.ttft_ms:>9.1f}"
-        f"{_cell(row.decode_per_s, '.1f'):>10}{_cell(row.step_ms, '.3f'):>9}{_cell(row.step_spread, '.2%'):>8}"
+        f"{_cell(row.decode_per_s, '.1f'):>10}{_cell(row.step_ms, '.3f'):>9}{_cell(row.step_spread, '.2%'):>10}"
         f"{row.prefix_hits:>6}"
     )
 

@@ -44,8 +44,31 @@ class _Parser(argparse.ArgumentParser):
         self.exit(EXIT_ERROR, f"rvllm: error: {message}; see `{self.prog} --help`\n")
 
 
+class _VerbParser(_Parser):
+    """Says what it does not know under its own name, and what was probably meant."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        namespace, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            import difflib
+
+            flag = unknown[0].partition("=")[0]
+            near = difflib.get_close_matches(flag, self._option_string_actions, 1, 0.8)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return namespace, unknown
+
+
 def _format(prog: str) -> argparse.HelpFormatter:
-    return argparse.HelpFormatter(prog, max_help_position=34, width=min(shutil.get_terminal_size().columns, 120) - 2)
+    return _HelpFormatter(prog, max_help_position=34, width=min(shutil.get_terminal_size().columns, 120) - 2)
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    def add_argument(self, action: argparse.Action) -> None:
+        super().add_argument(action)
+        if isinstance(action, argparse._SubParsersAction):  # whose indentation argparse forgets before Python 3.13
+            longest = max(len(name) for name in action.choices)
+            self._action_max_length = max(self._action_max_length, longest + 2 * self._indent_increment)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = _Parser(prog="rvllm", description="Serve language models over the OpenAI API.")
     parser.add_argument("--version", action="version", version=f"rvllm {__version__}")
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_VerbParser)
 
     def verb(name: str, run: Verb, operands: str, help: str, description: str | None = None) -> argparse.ArgumentParser:
         usage = f"rvllm {name} {operands}".rstrip()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+
+from rvllm.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,13 @@ class EngineConfig:
     gemm_strategy: str = "cutlass"  # of CUDA: cutlass (rvllm's own kernels) | cublas | hybrid
     seed: int = 0  # base of the seeds of requests that set none
     max_logprobs: int = 20
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for a count that the engine's 32-bit sizes cannot hold."""
+        for name in (f.name for f in fields(self) if f.name not in ("memory", "seed")):
+            value = getattr(self, name)
+            if isinstance(value, int) and value >= 2**31:
+                raise ConfigError(f"--{name.replace('_', '-')} must be below {2**31}, not {value}")
 
     def depth(self, device: str) -> int:
         """Return the steps in flight: two where a device runs one while the host prepares the next."""

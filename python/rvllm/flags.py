@@ -61,6 +61,13 @@ def seconds(text: str) -> float:
     return value
 
 
+def not_empty(text: str) -> str:
+    """Argparse type for a text that an unset variable of a shell must not make empty."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty")
+    return text
+
+
 def port(text: str) -> int:
     """Argparse type for a TCP port; 0 lets the system choose."""
     value = at_least(0)(text)
@@ -144,8 +151,14 @@ def add_server_flags(parser: argparse.ArgumentParser) -> None:
     add("--host", metavar="ADDRESS", help="address to listen on ({default})")
     add("--port", type=port, metavar="N", help="port to listen on; 0: any ({default})")
     add("--uds", metavar="PATH", help="listen on a Unix socket instead")
-    add("--api-key", action="append", metavar="KEY", help="require this bearer token; may be repeated")
-    add("--served-model-name", nargs="+", metavar="NAME", help="names of the model in the API (default: MODEL)")
+    add("--api-key", action="append", type=not_empty, metavar="KEY", help="require this bearer token; may be repeated")
+    add(
+        "--served-model-name",
+        nargs="+",
+        type=not_empty,
+        metavar="NAME",
+        help="names of the model in the API (default: MODEL)",
+    )
     add("--strict-params", action="store_true", help="refuse unknown request fields instead of ignoring them")
     add("--trust-request-chat-template", action="store_true", help="allow chat_template in requests")
     add("--shutdown-timeout", type=seconds, metavar="S", help="time for running requests after SIGTERM ({default})")

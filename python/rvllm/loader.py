@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("rvllm")
 
 _DTYPES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
+_MAX_THREADS = 1024
 _SHOWN_ROWS = (1, 16, 64, 256, 2048)
 _STORED = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
 
@@ -85,8 +86,8 @@ def plan_model(
 
     `device` may be one that can only be planned for; default: the one that `config` names.
     """
-    if config.threads is not None and config.threads < 1:
-        raise ConfigError(f"--threads must be at least 1, not {config.threads}")
+    if config.threads is not None and not 1 <= config.threads <= _MAX_THREADS:
+        raise ConfigError(f"--threads must be 1 to {_MAX_THREADS}, not {config.threads}")
     device = device or _device(config)
     dtype = _weight_dtype(config.dtype, model, tensors)
     kv_cache_dtype = _flag_dtype("--kv-cache-dtype", config.kv_cache_dtype) or dtype

@@ -137,6 +137,10 @@ def resolve(
     if block_size < 1 or block_size & (block_size - 1):
         raise ConfigError(f"--block-size must be a power of two, not {block_size}")
     _check_budget_flags(config, device)
+    if not 0 <= config.max_logprobs <= model.vocab_size:
+        raise ConfigError(
+            f"--max-logprobs must be 0 to the {model.vocab_size} tokens there are, not {config.max_logprobs}"
+        )
     sizes = Sizes(
         dtype=dtype,
         kv_cache_dtype=kv_cache_dtype,
@@ -148,6 +152,11 @@ def resolve(
     )
     block_bytes = _block_bytes(plan, sizes)
     _check_cpu_blocks(config, block_bytes, device)
+    if sizes.max_num_seqs * _blocks(sizes.max_model_len, block_size) >= 2**31:
+        raise CapacityError(
+            f"--max-num-seqs {sizes.max_num_seqs} of {sizes.max_model_len} tokens have more blocks than a step can"
+            " name: lower it or --max-model-len"
+        )
     fixed = _fixed_table(config, plan, native, device, sizes)
     num_blocks = _resolve_blocks(config, sizes, block_bytes, fixed, device)
     sizes = _cap_model_len(config, replace(sizes, num_blocks=num_blocks), block_bytes, device)
@@ -231,8 +240,8 @@ def _asked_model_len(config: EngineConfig, model: ModelConfig) -> int:
     asked, own = config.max_model_len, model.max_position_embeddings
     if asked is None:
         return own
-    if asked < 1:
-        raise ConfigError(f"--max-model-len must be at least 1, not {asked}")
+    if asked < 2:
+        raise ConfigError(f"--max-model-len must be at least 2, a token of prompt and one of answer, not {asked}")
     if asked > own:
         raise ConfigError(f"--max-model-len {asked} is above the model's {own} positions (max_position_embeddings)")
     return asked
@@ -335,6 +344,8 @@ def _budget(config: EngineConfig, fixed: MemoryTable, device: Device) -> tuple[i
 def _cap_model_len(config: EngineConfig, sizes: Sizes, block_bytes: int, device: Device) -> Sizes:
     """Cap an unset maximal length to what the cache holds; refuse one that was asked for."""
     longest, room = sizes.max_model_len, sizes.num_blocks * sizes.block_size
+    if room < 2:
+        raise CapacityError(f"a KV cache of one token holds no answer: {_more_blocks(config, device)}")
     if room >= longest:
         return sizes
     if config.max_model_len is not None:

@@ -96,11 +96,12 @@ def test_flags_that_are_not_supported_are_refused_by_name(flag, capsys):
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        (["serve", "--gpu-memory-utilization", "0.5"], "--gpu-memory-utilization needs --device cuda"),
+        (["serve", "--port", "0", "--gpu-memory-utilization", "0.5"], "--gpu-memory-utilization needs --device cuda"),
         (["serve", "a", "--model", "b"], "two models are given"),
         (["plan"], "plan needs a MODEL"),
         (["benchmark", "--n", "1,x"], "--n '1,x' is not a list"),
         (["benchmark", "--n", "0"], "--n '0' is not a list"),
+        (["benchmark", "--n", "9", "--max-num-seqs", "4", "--max-num-queued-reqs", "4"], "--n 9: the engine takes 8"),
     ],
 )
 def test_errors_are_one_line_and_exit_code_2(argv, sentence, capsys):
@@ -123,6 +124,10 @@ def test_errors_are_one_line_and_exit_code_2(argv, sentence, capsys):
         (["serve", "--kv-cache-dtype", "fp8"], "fp8 is not supported yet"),
         (["serve", "--dtype", "int3"], "'int3' is not one of"),
         (["serve", "--shutdown-timeout", "-1"], "'-1' is not a number of seconds"),
+        (["serve", "--api-key", ""], "argument --api-key: is empty"),
+        (["serve", "--served-model-name", "a", ""], "argument --served-model-name: is empty"),
+        (["serve", "--portt", "1"], "--portt (did you mean --port?); see `rvllm serve --help`"),
+        (["info", "a", "b"], "unrecognized arguments: a b; see `rvllm info --help`"),
     ],
 )
 def test_wrong_command_lines_are_one_line_and_exit_code_2(argv, sentence, capsys):
@@ -157,6 +162,14 @@ def test_flags_that_messages_name_exist():
     for file in Path(rvllm.__file__).parent.rglob("*.py"):
         named = set(re.findall(r"(?<![-\w])--[a-z][a-z0-9-]+", file.read_text()))
         assert named <= known, file
+
+
+def test_help_has_a_line_per_verb(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    verbs = capsys.readouterr().out.split("VERB\n")[1].splitlines()
+    assert [line.split()[0] for line in verbs] == ["serve", "benchmark", "plan", "tune", "info"]
+    assert all(len(line.split()) > 4 for line in verbs)
 
 
 def test_version(capsys):
