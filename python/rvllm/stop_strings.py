@@ -48,7 +48,7 @@ class StopStrings:
         return self.goto[state].get(char, 0)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def compile_stops(stops: tuple[str, ...]) -> StopStrings:
     """Build the automaton, once per set of (non-empty) stop strings."""
     return StopStrings(stops)

@@ -80,15 +80,15 @@ class Tokenizer:
 
     def encode_bad_words(self, words: Iterable[str]) -> list[list[int]]:
         """Return the token sequences that spell each word, at the start of a text and after a space."""
-        sequences: list[list[int]] = []
+        sequences: dict[tuple[int, ...], None] = {}
         for word in words:
             for text in (word.lstrip(), " " + word.lstrip()):
                 ids = self.encode(text, add_special_tokens=False) if text.strip() else []
                 if not ids and text:
                     raise InvalidRequestError(f"bad_words: {word!r} has no tokens", "bad_words")
-                if ids and ids not in sequences:
-                    sequences.append(ids)
-        return sequences
+                if ids:
+                    sequences[tuple(ids)] = None
+        return [list(ids) for ids in sequences]
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """Return the text of token ids; ids that the vocabulary lacks have none."""
