@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import rvllm
 from rvllm import LLM, SamplingParams
+from rvllm.errors import InvalidRequestError, RvllmError
 
 DEMO = Path(rvllm.__file__).parent / "demo"
 STORY = [{"role": "user", "content": "Tell me a story about a fox."}]
@@ -90,3 +93,49 @@ def test_prefix_of_a_conversation_is_found_again(llm):
     turn = [*long, {"role": "assistant", "content": first.choices[0].text}, {"role": "user", "content": "Thanks!"}]
     (second,) = llm.chat(turn, greedy())
     assert second.handle.n_cached >= len(first.prompt_token_ids) // 16 * 16
+
+
+def test_stop_may_be_one_string_and_lists_none(llm):
+    (listed,) = llm.chat(STORY, greedy(stop=["fox"]))
+    (alone,) = llm.chat(STORY, greedy(stop="fox", stop_token_ids=None, bad_words=None))
+    assert alone.choices == listed.choices
+    assert alone.choices[0].stop_reason == "fox"
+
+
+def test_numbers_may_be_numpys(llm):
+    ids = np.array([5, 6, 7])
+    (mine,) = llm.generate([ids], SamplingParams(max_tokens=np.int64(3), top_p=np.float32(0.5), temperature=0))
+    assert mine.choices[0].token_ids == llm.generate([[5, 6, 7]], greedy())[0].choices[0].token_ids[:3]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "params", "sentence"),
+    [
+        ([1, 2], None, "a prompt must be a text or a list of token ids"),
+        ([["a"]], None, "a prompt must be a text or a list of token ids"),
+        ([[1.5]], None, "a prompt must be a text or a list of token ids"),
+        ("a", {"n": 1}, "params must be SamplingParams, not str"),
+        ("a", SamplingParams(temperature="hot"), "Expected `float`, got `str` - at `temperature`"),
+        ("a", SamplingParams(max_tokens=1.5), "Expected `int | null`, got `float` - at `max_tokens`"),
+        ("a", SamplingParams(stop=[5]), "Expected `str`, got `int` - at `stop"),
+        ("a", SamplingParams(seed=object()), "is not a number"),
+    ],
+)
+def test_wrong_types_are_told(llm, prompts, params, sentence):
+    with pytest.raises(InvalidRequestError, match=re.escape(sentence)):
+        llm.generate(prompts, params)
+    assert llm.engine.n_unfinished == 0
+
+
+def test_messages_that_are_none(llm):
+    for messages in ("Hi", ["Hi"], None):
+        with pytest.raises(InvalidRequestError, match="messages must be a list of"):
+            llm.chat(messages)
+
+
+def test_a_closed_engine_refuses():
+    llm = LLM(str(DEMO))
+    llm.close()
+    llm.close()
+    with pytest.raises(RvllmError, match="the engine is closed"):
+        llm.generate("a")

@@ -89,6 +89,7 @@ def test_unset_length_is_capped_to_the_cache_and_said(planned):
         ({"max_num_batched_tokens": 2**31}, ConfigError, "--max-num-batched-tokens must be below 2147483648"),
         ({"max_num_queued_reqs": 10**30}, ConfigError, "--max-num-queued-reqs must be below 2147483648"),
         ({"block_size": 2**40}, ConfigError, "--block-size must be below 2147483648"),
+        ({"scheduling_policy": "random"}, ConfigError, "--scheduling-policy must be fcfs or priority, not random"),
         ({"max_logprobs": 10**9}, ConfigError, "--max-logprobs must be 0 to the"),
         ({"max_num_seqs": 9, "max_num_batched_tokens": 8}, ConfigError, "8 is below --max-num-seqs 9"),
         ({"max_prefill_chunk": 600}, ConfigError, "--max-prefill-chunk 600 is above --max-num-batched-tokens 512"),

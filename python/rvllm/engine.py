@@ -30,7 +30,7 @@ from rvllm._native.engine import (
 from rvllm._native.scheduler import Scheduler
 from rvllm.config import GenerationDefaults, read_model_config
 from rvllm.engine_config import EngineConfig
-from rvllm.errors import InvalidRequestError, QueueFullError
+from rvllm.errors import InvalidRequestError, QueueFullError, RvllmError
 from rvllm.loader import LoadedModel, load
 from rvllm.request import Chunk, SamplingParams, TokenLogprob
 from rvllm.validation import check_capacity, check_prompt, check_sampling_params
@@ -217,6 +217,7 @@ class Engine:
         self._next_id = 1
         self._seeds = random.Random(config.seed)
         self._draining = False
+        self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._idle: asyncio.Event | None = None
         self._core.start()
@@ -257,6 +258,8 @@ class Engine:
         Raises QueueFullError when as many requests wait as the queue may hold, InvalidRequestError naming the field
         when the request can never be served.
         """
+        if self._closed:
+            raise RvllmError("the engine is closed")
         if self._draining:
             raise QueueFullError("the server is shutting down")
         could_start = max(self._max_num_seqs - self._n_running, 0)
@@ -469,6 +472,7 @@ class Engine:
         if self._loop is not None:
             self._loop.remove_reader(self._core.fileno())
             self._loop = None
+        self._closed = True
         self._core.stop()
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import index
+from typing import Any
+
+import msgspec
 
 from rvllm.engine import Engine, Progress, RequestHandle
 from rvllm.engine_config import EngineConfig
-from rvllm.errors import ConfigError
+from rvllm.errors import ConfigError, InvalidRequestError
 from rvllm.request import Chunk, SamplingParams, TokenLogprob
 
 
@@ -79,23 +83,28 @@ class LLM:
         if len(many) != len(prompts):
             raise ConfigError(f"{len(prompts)} prompts but {len(many)} sampling parameters")
         token_ids = [self._tokens(p) for p in prompts]
-        return self._run(token_ids, many)
+        return self._run(token_ids, [_checked(p) for p in many])
 
     def chat(
         self, messages: list[dict] | list[list[dict]], params: SamplingParams | None = None, **template_args
     ) -> list[Output]:
         """Answer one conversation, or several, through the model's chat template."""
         engine = self.engine
+        if not isinstance(messages, list) or not all(isinstance(m, (dict, list)) for m in messages):
+            raise InvalidRequestError("messages must be a list of {'role': ..., 'content': ...}", "messages")
         if engine.chat_template is None:
             raise ConfigError("this model has no chat template; pass chat_template=FILE")
         conversations = [messages] if messages and isinstance(messages[0], dict) else messages
         texts = [engine.chat_template.render(m, **template_args) for m in conversations]
         token_ids = [engine.tokenizer.encode(t, add_special_tokens=False) for t in texts]
-        return self._run(token_ids, [params or SamplingParams(max_tokens=None)] * len(token_ids))
+        return self._run(token_ids, [_checked(params or SamplingParams(max_tokens=None))] * len(token_ids))
 
     def _tokens(self, prompt: str | list[int]) -> list[int]:
         if not isinstance(prompt, str):
-            return list(prompt)
+            try:
+                return [index(token_id) for token_id in prompt]
+            except TypeError:
+                raise InvalidRequestError("a prompt must be a text or a list of token ids", "prompt") from None
         if self.engine.tokenizer is None:
             raise ConfigError("text prompts need a tokenizer, and this engine has none; pass token ids")
         return self.engine.tokenizer.encode(prompt)
@@ -127,3 +136,20 @@ class LLM:
                     self.engine.cancel(output.handle)
             raise
         return outputs
+
+
+def _checked(params: SamplingParams) -> SamplingParams:
+    """Return `params` after checking the types of its fields, which a Struct made by hand does not."""
+    if not isinstance(params, SamplingParams):
+        raise InvalidRequestError(f"params must be SamplingParams, not {type(params).__name__}", "params")
+    try:
+        return msgspec.convert(msgspec.to_builtins(params, enc_hook=_plain), SamplingParams)
+    except (msgspec.ValidationError, TypeError) as e:
+        raise InvalidRequestError(f"SamplingParams: {e}".replace("`$.", "`")) from None
+
+
+def _plain(value: Any) -> Any:
+    """Return NumPy's scalars as Python's."""
+    if not hasattr(value, "item"):
+        raise TypeError(f"{value!r} is not a number, a text or a list of them")
+    return value.item()

@@ -137,6 +137,8 @@ def resolve(
     if block_size < 1 or block_size & (block_size - 1):
         raise ConfigError(f"--block-size must be a power of two, not {block_size}")
     _check_budget_flags(config, device)
+    if config.scheduling_policy not in ("fcfs", "priority"):
+        raise ConfigError(f"--scheduling-policy must be fcfs or priority, not {config.scheduling_policy}")
     if not 0 <= config.max_logprobs <= model.vocab_size:
         raise ConfigError(
             f"--max-logprobs must be 0 to the {model.vocab_size} tokens there are, not {config.max_logprobs}"

@@ -9,7 +9,7 @@ class SamplingParams(msgspec.Struct, kw_only=True):
     """How to choose the tokens of one request. Names and defaults are those of the OpenAI API and vLLM.
 
     temperature 0 is greedy; top_k 0 or -1 is off; seed None draws a fresh one; logprobs and prompt_logprobs are numbers
-    of alternatives (0: the token's own only, None: none).
+    of alternatives (0: the token's own only, None: none). stop may also be one string; lists may be None.
     """
 
     n: int = 1
@@ -34,6 +34,13 @@ class SamplingParams(msgspec.Struct, kw_only=True):
     bad_words: list[str] = []
     skip_special_tokens: bool = True
     spaces_between_special_tokens: bool = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.stop, str):
+            self.stop = [self.stop]
+        for name in ("stop", "stop_token_ids", "bad_words"):
+            if getattr(self, name) is None:
+                setattr(self, name, [])
 
 
 class TokenLogprob(msgspec.Struct):
