@@ -54,8 +54,9 @@ cdef class Scheduler(SequenceTable):
     `max_num_batched_tokens` tokens and `max_rows` rows of logits (default: max_num_batched_tokens), a sequence at most
     `max_prefill_chunk` of its prompt's tokens (0: no limit). A step in which sequences decode has at most
     `max_mixed_tokens` (0: no such limit), so that long prompts do not make the others wait; beyond it, prompts that
-    have a sixteenth of it or less to compute. `policy` is "fcfs" or "priority" (lower first). Beyond what could start
-    at once, `max_queued` requests may wait. Raises ValueError naming the argument.
+    have a sixteenth of it or less to compute. Of these, fewer than there are decodes do not start behind a step that
+    made decodes wait, until they have had as much time (step_pace.h). `policy` is "fcfs" or "priority" (lower first).
+    Beyond what could start at once, `max_queued` requests may wait. Raises ValueError naming the argument.
     """
 
     def __cinit__(self, BlockManager blocks not None, *, int32_t max_num_seqs, int32_t max_num_batched_tokens,
@@ -115,6 +116,9 @@ cdef class Scheduler(SequenceTable):
         self.steps[step.step_id % self.depth] = step
         self.blocks.begin(step, self.max_moves)
         self.run_decodes(step)
+        self.n_decodes = step.n_tokens
+        # Unless more wait now than decode.
+        self.rests = self.n_waiting < self.n_decodes and self.pace.rests(self.completed, self.step_id, now_us)
         self.budget = self.max_mixed_tokens if step.n_tokens else self.max_num_batched_tokens
         if step.n_tokens:  # decodes wait for no block
             step.returns_late = 1
@@ -125,6 +129,7 @@ cdef class Scheduler(SequenceTable):
             return False
         self.step_id += 1
         self.n_steps += 1
+        self.pace.begin(self.step_id, now_us, self.n_decodes, step.n_tokens - self.n_decodes)
         return True
 
     cdef void run_decodes(self, StepInput* step) noexcept nogil:
@@ -211,6 +216,8 @@ cdef class Scheduler(SequenceTable):
         while self.waiting.size():
             s = self.waiting.top()
             if self.room_for(<int32_t> s.tokens.size(), step) <= 0:
+                return
+            if self.rests and <int32_t> s.tokens.size() <= self.short_prompt:
                 return
             n_slots = s.request.params.n if will_fork(s) else 1
             if s.releasing or n_slots > self.n_free_slots - self.n_reserved:
@@ -378,6 +385,7 @@ cdef class Scheduler(SequenceTable):
             if step.kv_len[i] >= (s.n_hashed + 1) * self.blocks.block_size and s.finish != FinishReason.error:
                 self.blocks.commit(s, min(step.kv_len[i], <int32_t> s.tokens.size()))
         self.completed = step.step_id
+        self.pace.end(step.step_id, now_us)
         self.release_done()
 
     cdef void accept(self, Sequence* s, const SampleResult* result, const TopToken* tops, Outbox* out) noexcept nogil:
@@ -422,6 +430,7 @@ cdef class Scheduler(SequenceTable):
         if self.max_moves and step.n_copies:
             self.lose_copies(step, out)
         self.completed = step.step_id
+        self.pace.end(step.step_id, now_us)
         self.release_done()
 
     cdef void spoil(self, Sequence* s, Outbox* out) noexcept nogil:
