@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rvllm._native import opcall
+from rvllm._native import opcall, operands
 
 N_HEADS, N_KV_HEADS, HEAD_DIM, BLOCK = 28, 4, 128, 16
 DECODE = [
@@ -62,7 +62,7 @@ def run(ops: opcall.Ops, seqs: list[tuple[int, int]]) -> tuple[float, float, flo
     k, v = (np.resize(np.roll(noise, i), shape) for i in (0, 77777))
     tables = np.split(order, np.cumsum(n_blocks)[:-1])
     starts = np.cumsum([0, *(n for n, _ in seqs)])
-    step = opcall.Step(
+    step = operands.Step(
         query_start=starts,
         positions=np.concatenate([np.arange(keys - n, keys) for n, keys in seqs]),
         tables=[t.tolist() for t in tables],
@@ -76,7 +76,7 @@ def run(ops: opcall.Ops, seqs: list[tuple[int, int]]) -> tuple[float, float, flo
         "head_dim": HEAD_DIM,
         "softmax_scale": HEAD_DIM**-0.5,
     }
-    call = ops.bind("attention", [q], [], [y], attrs, step, opcall.KvCache(k, v))
+    call = ops.bind("attention", [q], [], [y], attrs, step, operands.KvCache(k, v))
     call.run()
     error = max(
         check(q[starts[s] + t], y[starts[s] + t], k, v, tables[s], keys - n + t)

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from rvllm._native.device import Device
 from rvllm._native.device_sampler import DeviceSampler
-from rvllm._native.plan import Device
 
 VOCAB = 152064
 CASES: dict[str, tuple[dict[str, Any], int]] = {

@@ -29,7 +29,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from cases import CASES, Case, Problem, widen
-from rvllm._native import opcall
+from rvllm._native import opcall, operands
 
 ROTATE_BYTES = 192 * 2**20
 ROUND_SECONDS = 0.03
@@ -45,8 +45,8 @@ def bind_and_check(cpu: opcall.Cpu, case: Case, p: Problem) -> opcall.Call:
     outputs = [np.full(e.shape, np.nan, np.float32) for e in p.expected]
     inputs = [None if a is None else a.copy() for a in p.inputs]
     weights = p.packed_weights(cpu)
-    cache = None if p.cache is None else opcall.KvCache(p.cache[0].copy(), p.cache[1].copy())
-    step = opcall.Step(**p.step) if p.step else None
+    cache = None if p.cache is None else operands.KvCache(p.cache[0].copy(), p.cache[1].copy())
+    step = operands.Step(**p.step) if p.step else None
     call = cpu.bind(case.op, inputs, weights, outputs, p.attrs, step, cache)
     call.run()
     p.check(outputs, None if cache is None else (cache.k, cache.v))

@@ -6,7 +6,7 @@ from libcpp.vector cimport vector
 from rvllm._native.core cimport (
     Backend, Request, SampleResult, SampleRow, SamplerLimits, Sequence, StepInput, TopToken,
 )
-from rvllm._native.plan cimport Device
+from rvllm._native.device cimport Device
 from rvllm._native.sampler cimport describe_sequence, results_of, sample_rows_of
 
 

@@ -19,7 +19,7 @@ from rvllm._native.core cimport (
     StepInput, TopToken, command_add, command_cancel, command_stop, kMaxBadWordTokens,
     kMaxEndTokens, kMaxLogitBias, step_input_bytes, step_input_layout,
 )
-from rvllm._native.plan cimport BoundPlan
+from rvllm._native.bound_plan cimport BoundPlan
 from rvllm._native.sampler cimport Sampler, ThreadPool, pool_threads
 from rvllm._native.scheduler cimport Scheduler
 

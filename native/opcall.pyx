@@ -4,20 +4,22 @@ An operand is a NumPy array of float32 or int32: 1-D arrays of int32 are one val
 arrays are matrices whose rows may lie any distance apart. On the CPU nothing is copied: views stay views. Other
 backends get the bytes from an operand's first element to its last, and give those of outputs back.
 """
-from libc.stdint cimport int32_t, int64_t, uint64_t
+import numpy as np
+
+from libc.stdint cimport int32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from rvllm._native.core cimport (
-    Backend, BackendOptions, BlockCopy, DType, GemmStrategy, Kernel, KernelKey, KvCacheView, Op, OpCall, Operand,
-    RowOrder, StepInput, StepLimits, Sym, Weight, WeightFormat, backend_create, kMaxCacheGroups, step_input_bytes,
+    Backend, DType, Kernel, KernelKey, KvCacheView, Op, OpCall, Operand, StepInput, StepLimits, Sym, step_input_bytes,
     step_input_layout,
 )
+from rvllm._native.device cimport Device
+from rvllm._native.operands cimport KvCache, Step, WeightArray, array_dtype, data_of, pack
+from rvllm._native.ops cimport attrs_of
 
-import numpy as np
-
-from rvllm._native.plan import GEMM_STRATEGIES, op_table
+from rvllm._native.ops import op_table
 
 cdef extern from "cpu/isa.h" namespace "rvllm" nogil:
     cdef enum class Isa(unsigned char):
@@ -25,134 +27,10 @@ cdef extern from "cpu/isa.h" namespace "rvllm" nogil:
     Isa isa()
     const char* isa_name(Isa)
 
-cdef extern from "cpu/pool.h" namespace "rvllm" nogil:
-    cdef cppclass ThreadPool:
-        pass
-    int pool_threads(const ThreadPool*)
-
-cdef dict DTYPES = {"f32": <int>DType.f32, "f16": <int>DType.f16, "bf16": <int>DType.bf16, "i32": <int>DType.i32}
-# bf16 has no NumPy type: its bits are uint16
-cdef dict NUMPY_DTYPES = {"float32": "f32", "float16": "f16", "uint16": "bf16", "int32": "i32"}
-
 
 def isa_in_use():
     """Return the instruction set of the kernels: generic, avx2, avx512 or avx512_bf16."""
     return isa_name(isa()).decode()
-
-
-cdef DType dtype_of(array) except *:
-    name = NUMPY_DTYPES.get(array.dtype.name)
-    if name is None:
-        raise TypeError(f"an array of {array.dtype}: use float32, float16, uint16 (bf16 bits) or int32")
-    return <DType><int>DTYPES[name]
-
-
-cdef void* data_of(array, bint write=False) except? NULL:
-    address, read_only = array.__array_interface__["data"]
-    if write and read_only:
-        raise ValueError("an output array is read-only")
-    return <void*><size_t>address
-
-
-cdef class WeightArray:
-    """A weight in the backend's layout, freed with the object."""
-    cdef Weight w
-    cdef Ops ops
-
-    def __dealloc__(self):
-        if self.w.data != NULL:
-            self.ops.backend.free(self.ops.backend, self.w.data, self.w.bytes)
-
-    @property
-    def nbytes(self):
-        return self.w.bytes
-
-    def unpack(self, int64_t row=0, n_rows=None):
-        """Return rows [row, row + n_rows) as float32 [n_rows, k]."""
-        cdef int64_t n = self.w.n - row if n_rows is None else n_rows
-        out = np.empty((n, self.w.k), np.float32)
-        if self.ops.backend.unpack(self.ops.backend, &self.w, <float*>data_of(out), row, n) != 0:
-            raise ValueError(self.ops.backend.error.decode())
-        return out
-
-
-cdef class KvCache:
-    """Views of two arrays [layer, block, kv_head, block_size, head_dim]: float32, float16 or uint16 (bf16).
-
-    `host`, if given, is the second tier: [block, 2, layer, kv_head, block_size, head_dim].
-    """
-    cdef KvCacheView view
-    cdef readonly object k
-    cdef readonly object v
-    cdef readonly object host
-
-    def __init__(self, k, v, host=None):
-        if k.shape != v.shape or k.ndim != 5 or k.dtype != v.dtype:
-            raise ValueError("k and v are not arrays [layer, block, kv_head, block_size, head_dim] of one type")
-        if not (k.flags.c_contiguous and v.flags.c_contiguous):
-            raise ValueError("the cache arrays are not contiguous")
-        if host is not None and (host.shape[1:] != (2, k.shape[0], *k.shape[2:]) or host.dtype != k.dtype):
-            raise ValueError("the second tier is no array [block, 2, layer, kv_head, block_size, head_dim] like k")
-        self.k, self.v, self.host = k, v, host
-        if host is not None:
-            self.view.host, self.view.n_host_blocks = data_of(host, True), host.shape[0]
-        self.view.k, self.view.v = data_of(k, True), data_of(v, True)
-        self.view.n_layers, self.view.n_blocks = k.shape[0], k.shape[1]
-        self.view.n_kv_heads, self.view.block_size, self.view.head_dim = k.shape[2], k.shape[3], k.shape[4]
-        self.view.dtype = <int32_t>dtype_of(k)
-
-
-cdef int32_t* ints(dict keep, str name, value) except? NULL:
-    array = np.ascontiguousarray(value, dtype=np.int32)
-    keep[name] = array
-    return <int32_t*>data_of(array)
-
-
-cdef class Step:
-    """A StepInput over arrays.
-
-    tables: block ids per sequence (of every cache group alike); slots: cache slots of the tokens;
-    copies: (group, source block, target block) triples; the others as in step.h.
-    """
-    cdef StepInput s
-    cdef readonly dict arrays
-
-    def __init__(self, int n_tokens=0, int n_rows=0, *, query_start=None, positions=None, tables=None, slots=None,
-                 token_ids=None, last_token=None, logit_rows=None, copies=None, uint64_t step_id=0):
-        cdef int g
-        self.arrays = keep = {}
-        self.s.step_id = step_id
-        if query_start is not None:
-            self.s.query_start = ints(keep, "query_start", query_start)
-            self.s.n_seqs = len(query_start) - 1
-            lengths = np.diff(query_start)
-            self.s.max_query_len = lengths.max(initial=0)
-            n_tokens = n_tokens or query_start[-1]
-        if positions is not None:
-            self.s.positions = ints(keep, "positions", positions)
-            n_tokens = n_tokens or len(positions)
-            if query_start is not None:
-                kv_len = np.asarray(positions)[np.asarray(query_start)[1:] - 1] + 1
-                self.s.kv_len = ints(keep, "kv_len", kv_len)
-                self.s.max_kv_len = kv_len.max(initial=0)
-        if logit_rows is not None:
-            self.s.logit_rows = ints(keep, "logit_rows", logit_rows)
-            n_rows = n_rows or len(logit_rows)
-        self.s.n_tokens, self.s.n_rows = n_tokens, n_rows
-        self.s.token_ids = ints(keep, "token_ids", np.zeros(n_tokens) if token_ids is None else token_ids)
-        if last_token is not None:
-            self.s.last_token = ints(keep, "last_token", last_token)
-        if tables is not None:
-            starts = ints(keep, "table_start", np.cumsum([0, *map(len, tables)]))
-            blocks = ints(keep, "table_blocks", [b for table in tables for b in table])
-            for g in range(kMaxCacheGroups):
-                self.s.tables[g].start, self.s.tables[g].blocks = starts, blocks
-        if slots is not None:
-            for g in range(kMaxCacheGroups):
-                self.s.slots[g] = ints(keep, "slots", slots)
-        if copies is not None:
-            self.s.copies = <BlockCopy*>ints(keep, "copies", copies)  # three int32 each
-            self.s.n_copies = len(copies)
 
 
 cdef struct Bound:
@@ -264,24 +142,14 @@ cdef Mirror mirror(Ops ops, void* host, size_t n_bytes, bint is_output, bint pin
 
 cdef class Ops:
     """A backend of its own; n_threads, of the CPU: 0 uses as many as the process may use. ValueError: there is none."""
-    cdef Backend* backend
+    cdef Device device
+    cdef Backend* backend  # the device's
     cdef readonly bint on_host
 
     def __cinit__(self, int n_threads=0, str backend="cpu", str gemm_strategy="cutlass", str cublas_library=""):
-        cdef char[512] error
-        cdef BackendOptions options
-        library = cublas_library.encode()
-        options.n_threads = n_threads
-        options.gemm_strategy = <GemmStrategy><int>GEMM_STRATEGIES.index(gemm_strategy)
-        options.cublas_library = library
-        self.backend = backend_create(backend.encode(), options, error, sizeof(error))
-        if self.backend == NULL:
-            raise ValueError((<const char*>error).decode())
+        self.device = Device(backend, n_threads, gemm_strategy=gemm_strategy, cublas_library=cublas_library)
+        self.backend = self.device.ptr
         self.on_host = backend == "cpu"
-
-    def __dealloc__(self):
-        if self.backend != NULL:
-            self.backend.destroy(self.backend)
 
     cdef void* place(self, Call call, array, bint is_output, bint pinned=False) except? NULL:
         """The address of an operand in the backend's memory."""
@@ -315,17 +183,16 @@ cdef class Ops:
 
     @property
     def n_threads(self):
-        return pool_threads(<ThreadPool*>self.backend.device) if self.on_host else 0
+        return self.device.threads
 
     @property
     def memory(self):
         """(total, available) bytes."""
-        return self.backend.memory_total(self.backend), self.backend.memory_available(self.backend)
+        return self.device.memory_total(), self.device.memory_available()
 
     def use_choices(self, str text):
         """Take measured choices of kernels into use; ValueError says what is wrong with them."""
-        if self.backend.use_choices(self.backend, text.encode()) != 0:
-            raise ValueError(self.backend.error.decode())
+        self.device.use_choices(text)
 
     def alloc_and_free(self, size_t n_bytes):
         """Allocate and free backend memory; return (address, all bytes zero). MemoryError: refused."""
@@ -341,27 +208,8 @@ cdef class Ops:
         return <size_t>p, zero
 
     def weight(self, array, *, dtype=None, order="plain"):
-        """Pack an array [n] (a vector, kept as float32) or [n, k] (dense, kept as `dtype`, by default its own).
-
-        order: "plain" or "gate_up", of the rows.
-        """
-        cdef WeightArray w = WeightArray()
-        cdef Backend* b = self.backend
-        array = np.ascontiguousarray(array)
-        w.ops = self
-        w.w.n = array.shape[0]
-        w.w.k = 1 if array.ndim == 1 else array.shape[1]
-        w.w.format = WeightFormat.vector if array.ndim == 1 else WeightFormat.dense
-        w.w.order = RowOrder.gate_up if order == "gate_up" else RowOrder.plain
-        if array.ndim == 2:
-            w.w.dtype = <DType><int>DTYPES[dtype] if dtype else dtype_of(array)
-        w.w.bytes = b.weight_bytes(b, &w.w)
-        w.w.data = b.alloc(b, w.w.bytes)
-        if w.w.data == NULL:
-            raise MemoryError(b.error.decode())
-        if b.pack(b, &w.w, data_of(array), dtype_of(array), 0, w.w.n) != 0:
-            raise ValueError(b.error.decode())
-        return w
+        """Pack an array [n] or [n, k] for this backend; see operands.pack()."""
+        return pack(self.device, array, dtype, order)
 
     def bind(self, str op, inputs=(), weights=(), outputs=(), attrs=None, Step step=None, kv=None):
         """Return the op as a Call. Absent operands are None; kv: a KvCache, or one per cache group.
@@ -389,7 +237,7 @@ cdef class Ops:
                     continue
                 operand = &call.call.out[i] if is_output else &call.call.in_[i]
                 operand.data = self.place(call, array, is_output)
-                operand.dtype = dtype_of(array)
+                operand.dtype = array_dtype(array)
                 operand.cols = 1 if array.ndim == 1 else array.shape[1]
                 if array.ndim == 2 and array.shape[1] > 1 and array.strides[1] != array.itemsize:
                     raise ValueError(f"{op}: the columns of an operand are not adjacent")
@@ -399,8 +247,7 @@ cdef class Ops:
         for i, w in enumerate(weights):
             if w is not None:
                 call.call.weight[i] = &(<WeightArray?>w).w
-        for name, value in (attrs or {}).items():
-            set_attr(call, name, value)
+        call.call.attrs = attrs_of(attrs or {})
         for i, group in enumerate([] if kv is None else [kv] if isinstance(kv, KvCache) else kv):
             call.view[i] = (<KvCache?>group).view
             call.view[i].k = self.place(call, group.k, True)
@@ -490,26 +337,3 @@ class Cuda(Ops):
 
     def __new__(cls, gemm_strategy="cutlass", cublas_library=""):
         return Ops.__new__(cls, 0, "cuda", gemm_strategy, cublas_library)
-
-
-cdef void set_attr(Call call, str name, value) except *:
-    if name == "layer":
-        call.call.attrs.layer = value
-    elif name == "group":
-        call.call.attrs.group = value
-    elif name == "n_heads":
-        call.call.attrs.n_heads = value
-    elif name == "n_kv_heads":
-        call.call.attrs.n_kv_heads = value
-    elif name == "head_dim":
-        call.call.attrs.head_dim = value
-    elif name == "rotary_dim":
-        call.call.attrs.rotary_dim = value
-    elif name == "eps":
-        call.call.attrs.eps = value
-    elif name == "softmax_scale":
-        call.call.attrs.softmax_scale = value
-    elif name == "rope_scale":
-        call.call.attrs.rope_scale = value
-    else:
-        raise ValueError(f"unknown attribute {name!r}")

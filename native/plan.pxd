@@ -1,9 +1,9 @@
-"""Plans on the native side: a device, a traced plan, and the plan bound to memory that an engine runs."""
+"""A traced plan on the native side (plan.h)."""
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from libcpp.vector cimport vector
 
 from rvllm._native.core cimport (
-    DType, KvCacheView, Attrs, Backend, KernelKey, Op, OpCall, SamplerLimits, StepInput, StepLimits, Sym, Weight,
+    Attrs, Backend, DType, KernelKey, KvCacheView, Op, OpCall, StepInput, StepLimits, Sym, Weight,
 )
 
 
@@ -52,40 +52,9 @@ cdef extern from "plan.h" namespace "rvllm" nogil:
                               const StepInput& step)
 
 
-cdef class Device:
-    cdef Backend* ptr
-
-
-cdef class Limits:
-    cdef StepLimits c
-
-
 cdef class NativePlan:
     cdef Plan c
 
 
-cdef class BoundPlan:
-    # What an engine needs to run steps. The scheduler's StepInput is brought to device_step with
-    # backend.stage(), then backend.submit(backend, calls.data(), calls.size(), kv, &device_step, ...).
-    cdef Device device
-    cdef Backend* backend
-    cdef vector[OpCall] calls
-    cdef KvCacheView[4] kv
-    cdef StepLimits limits
-    cdef StepInput device_step
-    cdef const float* logits       # [max_rows, vocab_size] in the backend's memory, valid until the next step
-    cdef int64_t logits_stride     # elements between two rows
-    cdef readonly int vocab_size, block_size, n_blocks, n_host_blocks, max_model_len
-    cdef readonly str kv_dtype
-    # Owned memory, freed in __dealloc__.
-    cdef Plan plan
-    cdef char* weights_memory
-    cdef size_t weights_bytes
-    cdef void* step_memory
-    cdef size_t step_bytes
-    cdef char* arena_memory
-    cdef size_t arena_bytes
-    cdef size_t[4] kv_bytes        # of the keys of a group; as many for the values
-    cdef size_t[4] host_bytes      # of the second tier of a group
-
-    cdef SamplerLimits sampler_limits(self, int max_top) noexcept
+cdef void describe_kv(KvCacheView* view, DType dtype, int n_layers, int n_kv_heads, int head_dim, int n_blocks,
+                      int block_size) noexcept

@@ -28,7 +28,7 @@ class Problem:
     tolerance: list[Any]
     weights: list[Array | None] = field(default_factory=list)
     attrs: dict[str, Any] = field(default_factory=dict)
-    step: dict[str, Any] = field(default_factory=dict)  # of opcall.Step
+    step: dict[str, Any] = field(default_factory=dict)  # of operands.Step
     cache: tuple[Array, Array] | None = None
     expected_cache: tuple[Array, Array] | None = None  # after the op
     cache_tolerance: float | None = None  # relative; None: to the bit

@@ -10,7 +10,7 @@ import pytest
 
 from cases import attention, narrow, normal, random_paged, widen
 from op_harness import OTHER_SETS, Output, first_run_only, run_again, view_of
-from rvllm._native import opcall
+from rvllm._native import opcall, operands
 
 LAYER = 1
 
@@ -40,7 +40,7 @@ def run(
         "softmax_scale": scale or head_dim**-0.5,
     }
     x = view_of(q, gap) if gap else q
-    cpu.run("attention", [x], [], [y.array], attrs, opcall.Step(**step), opcall.KvCache(*cache))
+    cpu.run("attention", [x], [], [y.array], attrs, operands.Step(**step), operands.KvCache(*cache))
     y.check_guards()
     return np.ascontiguousarray(y.array)
 
@@ -157,8 +157,8 @@ def test_second_cache_group(cpu: opcall.Cpu) -> None:
     q = normal(rng, 4, 4 * 64)
     y = np.full_like(q, np.nan)
     attrs = {"layer": LAYER, "group": 1, "n_heads": 4, "n_kv_heads": 2, "head_dim": 64, "softmax_scale": 0.125}
-    groups = [opcall.KvCache(*other), opcall.KvCache(*cache)]
-    assert ".bf16." in cpu.run("attention", [q], [], [y], attrs, opcall.Step(**step), groups)
+    groups = [operands.KvCache(*other), operands.KvCache(*cache)]
+    assert ".bf16." in cpu.run("attention", [q], [], [y], attrs, operands.Step(**step), groups)
     assert y.tobytes() == run(cpu, q, step, cache, 4).tobytes()
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cases import narrow, normal, widen
-from rvllm._native import opcall
+from rvllm._native import opcall, operands
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +47,9 @@ def test_step_copies_blocks_of_all_layers_first(cpu: opcall.Cpu) -> None:
     rng = np.random.default_rng(0)
     for dtype in ("f32", "bf16"):
         k, v = (narrow(normal(rng, 3, 5, 2, 16, 8), dtype) for _ in range(2))
-        cache = opcall.KvCache(k.copy(), v.copy())
+        cache = operands.KvCache(k.copy(), v.copy())
         # the second copy reads what the first wrote
-        ticket = cpu.submit([], opcall.Step(copies=[(0, 4, 1), (0, 1, 3)], step_id=77), cache)
+        ticket = cpu.submit([], operands.Step(copies=[(0, 4, 1), (0, 1, 3)], step_id=77), cache)
         assert ticket == 77
         for before, after in ((k, cache.k), (v, cache.v)):
             assert (after[:, [0, 1, 2, 3, 4]] == before[:, [0, 4, 2, 4, 4]]).all()
@@ -60,9 +60,9 @@ def test_step_copies_blocks_between_the_tiers(cpu: opcall.Cpu) -> None:
     for dtype in ("f32", "f16"):
         k, v = (narrow(normal(rng, 3, 5, 2, 16, 8), dtype) for _ in range(2))
         host = narrow(normal(rng, 2, 2, 3, 2, 16, 8), dtype)
-        cache = opcall.KvCache(k.copy(), v.copy(), host.copy())
+        cache = operands.KvCache(k.copy(), v.copy(), host.copy())
         # Block 4 goes to block 1 of the second tier, and block 0 of that one takes its place.
-        cpu.submit([], opcall.Step(copies=[(0, 4, 6), (0, 5, 4), (0, 4, 2)]), cache)
+        cpu.submit([], operands.Step(copies=[(0, 4, 6), (0, 5, 4), (0, 4, 2)]), cache)
         for part, (before, after) in enumerate(((k, cache.k), (v, cache.v))):
             assert (after[:, [0, 1, 3]] == before[:, [0, 1, 3]]).all()
             assert (after[:, 4] == host[0, part]).all() and (after[:, 2] == host[0, part]).all()
@@ -70,7 +70,7 @@ def test_step_copies_blocks_between_the_tiers(cpu: opcall.Cpu) -> None:
 
 
 def test_step_takes_tokens_from_the_last_draw(cpu: opcall.Cpu) -> None:
-    step = opcall.Step(token_ids=[5, -1, 7, -3], n_tokens=4, last_token=[11, 12, 13])
+    step = operands.Step(token_ids=[5, -1, 7, -3], n_tokens=4, last_token=[11, 12, 13])
     ids = step.arrays["token_ids"]
     table, y = np.arange(20, dtype=np.float32)[:, None].repeat(3, 1), np.empty((4, 3), np.float32)
     call = cpu.bind("embed", [ids], [cpu.weight(table)], [y], step=step)
@@ -81,7 +81,7 @@ def test_step_takes_tokens_from_the_last_draw(cpu: opcall.Cpu) -> None:
 
 def test_ops_of_a_step_run_in_order(cpu: opcall.Cpu) -> None:
     x, y, z = (np.full((2, 8), i, np.float32) for i in (1, 2, 3))
-    step = opcall.Step(n_tokens=2)
+    step = operands.Step(n_tokens=2)
     calls = [
         cpu.bind("add", [x, x], [], [y], step=step),  # y = 2
         cpu.bind("mul", [y, y], [], [z], step=step),  # z = 4

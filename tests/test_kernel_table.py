@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rvllm import kernel_table, tune
-from rvllm._native.plan import Device
+from rvllm._native.device import Device
 from rvllm.engine_config import EngineConfig
 from rvllm.errors import ConfigError
 from rvllm.loader import plan_text

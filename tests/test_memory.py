@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 import tiny
-from rvllm._native.plan import Device, NativePlan
+from rvllm._native.device import Device
+from rvllm._native.plan import NativePlan
 from rvllm.config import read_model_config
 from rvllm.engine_config import EngineConfig
 from rvllm.errors import CapacityError, ConfigError

@@ -10,8 +10,8 @@ import pytest
 
 from cases import CASES, Case, Problem
 from op_harness import OTHER_SETS, Output, first_run_only, run_again, view_of
-from rvllm._native import opcall
-from rvllm._native.plan import op_table
+from rvllm._native import opcall, operands
+from rvllm._native.ops import op_table
 
 CHECKED = [c for c in CASES if not c.bench]  # bench/ops.py checks its own
 
@@ -28,8 +28,8 @@ class Run:
         inputs = [view_of(a, gap) if gap and a is not None and a.ndim == 2 else a for a in p.inputs]
         outputs = [Output(shape, gap) for shape in [*(e.shape for e in p.expected), *p.scratch]]
         weights = p.packed_weights(cpu)
-        self.cache = None if p.cache is None else opcall.KvCache(p.cache[0].copy(), p.cache[1].copy())
-        step = opcall.Step(**p.step) if p.step else None
+        self.cache = None if p.cache is None else operands.KvCache(p.cache[0].copy(), p.cache[1].copy())
+        step = operands.Step(**p.step) if p.step else None
         self.kernel = cpu.run(op, inputs, weights, [o.array for o in outputs], p.attrs, step, self.cache)
         for o in outputs:
             o.check_guards()
@@ -135,7 +135,7 @@ def test_linear_rope_kv_write_is_its_composition(cpu: opcall.Cpu, case: Case) ->
     qkv, y = (np.empty((len(x), n), np.float32) for n in (len(p.weights[0]), p.expected[0].shape[1]))
     cpu.run("linear", [x], p.packed_weights(cpu), [qkv])
     q, k, v = np.split(qkv, [y.shape[1], (y.shape[1] + qkv.shape[1]) // 2], axis=1)
-    cache = opcall.KvCache(p.cache[0].copy(), p.cache[1].copy())
+    cache = operands.KvCache(p.cache[0].copy(), p.cache[1].copy())
     cpu.run("rope_kv_write", [q, k, v, table, slots], [], [y], p.attrs, None, cache)
     assert [y.tobytes(), cache.k.tobytes(), cache.v.tobytes()] == Run(cpu, case.op, p).bits()
 
@@ -152,9 +152,9 @@ def test_rope_kv_write_is_its_composition(cpu: opcall.Cpu, case: Case) -> None:
         out = np.empty_like(y)
         cpu.run("rope", [y, table], [], [out], {k: p.attrs[k] for k in ("head_dim", "rotary_dim")})
         turned.append(out)
-    cache = opcall.KvCache(p.cache[0].copy(), p.cache[1].copy())
+    cache = operands.KvCache(p.cache[0].copy(), p.cache[1].copy())
     attrs = {k: p.attrs[k] for k in ("layer", "n_kv_heads", "head_dim")}
-    cpu.run("kv_write", [turned[1], v, slots], [], [], attrs, opcall.Step(len(q)), cache)
+    cpu.run("kv_write", [turned[1], v, slots], [], [], attrs, operands.Step(len(q)), cache)
     assert [turned[0].tobytes(), cache.k.tobytes(), cache.v.tobytes()] == Run(cpu, "rope_kv_write", p).bits()
 
 

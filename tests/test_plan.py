@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 import tiny
 from rvllm import loader
-from rvllm._native.plan import Device, Limits, NativePlan
+from rvllm._native.device import Device, Limits
+from rvllm._native.plan import NativePlan
 from rvllm.config import read_model_config
 from rvllm.engine_config import EngineConfig
 from rvllm.errors import ConfigError

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import tiny
-from rvllm._native.plan import Device
+from rvllm._native.device import Device
 from rvllm.errors import ModelError
 from rvllm.plan.fusion import fuse
 from rvllm.weights import check_checkpoint, open_checkpoint, pack_checkpoint, pack_dummy

@@ -6,7 +6,8 @@ import os
 import platform
 
 import rvllm
-from rvllm._native.plan import Device, op_table
+from rvllm._native.device import Device
+from rvllm._native.ops import op_table
 from rvllm.memory import format_bytes
 
 # Attributes of a common model: heads of 128, eight of them for keys and values.

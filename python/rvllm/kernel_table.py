@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from rvllm import _native
 
 if TYPE_CHECKING:
-    from rvllm._native.plan import Device
+    from rvllm._native.device import Device
 
 log = logging.getLogger("rvllm")
 

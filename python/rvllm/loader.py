@@ -6,7 +6,9 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rvllm._native.plan import GEMM_STRATEGIES, BoundPlan, Device, NativePlan
+from rvllm._native.bound_plan import BoundPlan
+from rvllm._native.device import GEMM_STRATEGIES, Device
+from rvllm._native.plan import NativePlan
 from rvllm.config import GenerationDefaults, ModelConfig, read_generation_config, read_model_config
 from rvllm.engine_config import EngineConfig
 from rvllm.errors import CapacityError, ConfigError

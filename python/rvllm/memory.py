@@ -12,7 +12,8 @@ from rvllm.errors import CapacityError, ConfigError
 from rvllm.plan.graph import Plan
 
 if TYPE_CHECKING:
-    from rvllm._native.plan import Device, Limits, NativePlan
+    from rvllm._native.device import Device, Limits
+    from rvllm._native.plan import NativePlan
 
 _ITEM_BYTES = {"f32": 4, "f16": 2, "bf16": 2}
 GIB = 1 << 30
@@ -47,7 +48,7 @@ class Sizes:
     notes: tuple[str, ...] = ()  # what was resolved otherwise than the model asks
 
     def limits(self, n_groups: int = 1) -> Limits:
-        from rvllm._native.plan import Limits
+        from rvllm._native.device import Limits
 
         blocks_per_seq = -(-self.max_model_len // self.block_size)
         return Limits(

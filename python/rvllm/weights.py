@@ -22,7 +22,7 @@ from rvllm.errors import ModelError
 from rvllm.plan.graph import Plan, Weight
 
 if TYPE_CHECKING:
-    from rvllm._native.plan import BoundPlan
+    from rvllm._native.bound_plan import BoundPlan
 
 log = logging.getLogger("rvllm")
 

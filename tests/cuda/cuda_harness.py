@@ -11,8 +11,9 @@ import pytest
 
 from cases import CASES, EPS, Array, Case, Problem, narrow, widen
 from op_harness import view_of
-from rvllm._native import opcall
-from rvllm._native.plan import Device, op_table
+from rvllm._native import opcall, operands
+from rvllm._native.device import Device
+from rvllm._native.ops import op_table
 from rvllm.kernel_table import cublas_library
 
 GAP = 8  # columns: views of a plan start on multiples of 16 bytes
@@ -77,8 +78,8 @@ def run(ops: opcall.Ops, op: str, p: Problem, gap: int = 0, y_dtype: str | None 
         outputs.append(view_of(narrow(y, y_dtype) if y_dtype and op != "rope_table" else y, gap))
     inputs = [view_of(a, gap) if gap and a is not None and a.ndim == 2 else a for a in p.inputs]
     weights = p.packed_weights(ops)
-    cache = None if p.cache is None else opcall.KvCache(p.cache[0].copy(), p.cache[1].copy())
-    step = opcall.Step(**p.step) if p.step else None
+    cache = None if p.cache is None else operands.KvCache(p.cache[0].copy(), p.cache[1].copy())
+    step = operands.Step(**p.step) if p.step else None
     kernel = ops.run(op, inputs, weights, outputs, p.attrs, step, cache)
     return [widen(np.ascontiguousarray(y)) for y in outputs[: len(p.expected)]], cache, kernel
 

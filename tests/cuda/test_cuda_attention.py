@@ -7,7 +7,7 @@ import pytest
 from cuda_harness import assert_attention, half
 
 from cases import narrow, normal, random_paged, widen
-from rvllm._native import opcall
+from rvllm._native import opcall, operands
 
 DTYPES = ("bf16", "f16")
 HEAD_DIMS = (64, 80, 96, 128, 256)
@@ -24,7 +24,7 @@ def attend(ops: opcall.Ops, q: np.ndarray, step: dict, cache: tuple, n_heads: in
         "softmax_scale": head_dim**-0.5,
     }
     y = np.zeros(q.shape, y_dtype)
-    ops.run("attention", [q], [], [y], attrs, opcall.Step(**step), opcall.KvCache(*cache))
+    ops.run("attention", [q], [], [y], attrs, operands.Step(**step), operands.KvCache(*cache))
     return y
 
 
@@ -110,7 +110,7 @@ def test_attention_again_and_again(cuda: opcall.Cuda) -> None:
     q = narrow(normal(rng, sum(new), 4 * 64), half())
     y = np.zeros_like(q)
     attrs = {"layer": 0, "n_heads": 4, "n_kv_heads": 1, "head_dim": 64, "softmax_scale": 0.125}
-    call = cuda.bind("attention", [q], [], [y], attrs, opcall.Step(**step), opcall.KvCache(*cache))
+    call = cuda.bind("attention", [q], [], [y], attrs, operands.Step(**step), operands.KvCache(*cache))
     call.run()
     first = y.copy()
     call.time_many(20)

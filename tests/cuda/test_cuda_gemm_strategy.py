@@ -16,7 +16,7 @@ import tiny
 from cases import Case, narrow, normal, widen
 from rvllm import kernel_table
 from rvllm._native import opcall
-from rvllm._native.plan import Device
+from rvllm._native.device import Device
 
 STRATEGIES = ("cublas", "hybrid")
 

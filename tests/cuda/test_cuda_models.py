@@ -11,7 +11,7 @@ from cuda_harness import LONG_NAMES, half
 
 import tiny
 from rvllm._native import opcall
-from rvllm._native.plan import Device
+from rvllm._native.device import Device
 from rvllm.config import read_model_config
 from rvllm.plan.fusion import fuse
 from rvllm.plan.graph import trace

@@ -7,8 +7,8 @@ import pytest
 from cuda_harness import CHECKED, DTYPES, GAP, assert_close, check_against_cpu, half, has_kernel, rounded, run
 
 from cases import Case, narrow, normal, widen
-from rvllm._native import opcall
-from rvllm._native.plan import op_table
+from rvllm._native import opcall, operands
+from rvllm._native.ops import op_table
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -52,9 +52,9 @@ def test_block_copies_and_fed_back_tokens(cuda: opcall.Cuda) -> None:
     rng = np.random.default_rng(0)
     table = narrow(normal(rng, 50, 64), half())
     k, v = (narrow(normal(rng, 2, 6, 2, 16, 64), half()) for _ in range(2))
-    cache = opcall.KvCache(k.copy(), v.copy())
+    cache = operands.KvCache(k.copy(), v.copy())
     ids = np.array([3, -1, -3], np.int32)
-    step = opcall.Step(
+    step = operands.Step(
         token_ids=ids, last_token=[11, 12, 13], n_tokens=3, copies=[(0, 0, 1), (0, 1, 2), (0, 4, 5)], n_rows=3
     )
     x = narrow(normal(rng, 3, 128), half())
@@ -77,11 +77,11 @@ def test_blocks_move_between_the_tiers(cuda: opcall.Cuda, n_layers: int, n_kv_he
     host = narrow(normal(rng, n_host_blocks, 2, n_layers, n_kv_heads, 16, head_dim), half())
     pairs = rng.integers(0, n_blocks + n_host_blocks, (80, 2))
     copies = [(0, int(s), int(d)) for s, d in pairs if s != d and min(s, d) < n_blocks]
-    cache = opcall.KvCache(k.copy(), v.copy(), host.copy())
+    cache = operands.KvCache(k.copy(), v.copy(), host.copy())
     x = narrow(normal(rng, 1, n_kv_heads * head_dim), half())
     cuda.run(
         *("kv_write", [x, x, np.array([-1], np.int32)], [], [], {"n_kv_heads": n_kv_heads, "head_dim": head_dim}),
-        opcall.Step(n_tokens=1, copies=copies, n_rows=1),
+        operands.Step(n_tokens=1, copies=copies, n_rows=1),
         cache,
     )
     blocks = [np.stack([k[:, b], v[:, b]]) for b in range(n_blocks)] + list(host)

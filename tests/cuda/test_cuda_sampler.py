@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from op_harness import skip_without_gpu
-from rvllm._native.plan import Device
+from rvllm._native.device import Device
 from rvllm._native.sampler import Sampler
 
 device_sampler = pytest.importorskip("rvllm._native.device_sampler")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rvllm._native.plan import op_table
+from rvllm._native.ops import op_table
 
 if TYPE_CHECKING:
     from rvllm.config import ModelConfig

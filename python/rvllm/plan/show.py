@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rvllm.plan.graph import Node, Plan, Tensor
 
 if TYPE_CHECKING:
-    from rvllm._native.plan import Device
+    from rvllm._native.device import Device
 
 _SYMBOLS = {"tokens": "T", "rows": "R", "seqs": "S", "one": "1"}
 _HEADER = ("#", "op", "operands", "shape", "dtype", "kernel", "weight bytes")
