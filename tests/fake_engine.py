@@ -346,3 +346,12 @@ class FakeEngine:
             assert all(spec.finish)
             if spec.prompt_logprobs is not None and {"stop", "length"} & set(spec.finish):
                 assert spec.scored == list(range(1, len(spec.prompt)))
+
+
+def decoding(e: FakeEngine, n: int, length: int = 5, max_tokens: int = 40) -> list[int]:
+    """Add n requests, run them until all decode, and return their ids."""
+    ids = [e.add([k + 1] * length, max_tokens=max_tokens, ignore_eos=True) for k in range(n)]
+    assert all(isinstance(i, int) for i in ids)
+    while any(not e.specs[i].tokens[0] for i in ids):
+        e.step()
+    return ids
