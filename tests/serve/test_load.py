@@ -21,7 +21,7 @@ import pytest
 from op_harness import skip_without_gpu
 from rvllm._native import opcall
 
-from .test_process import Process, process
+from .process import Process, process
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent / "bench"))
 from random_models import write_model
