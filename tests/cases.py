@@ -577,6 +577,8 @@ for DTYPE in ("f32", "f16", "bf16"):
     case_linear_rope_kv_write(21, 6, 2, 128, 128, 512, DTYPE, False)
     case_linear_rope_kv_write(5, 3, 3, 40, 16, 64, DTYPE, True)
     case_linear_rope_kv_write(70, 4, 2, 32, 32, 520, DTYPE, True)
+    case_linear_rope_kv_write(100, 6, 2, 128, 128, 512, DTYPE, True)
+    case_linear_rope_kv_write(265, 3, 1, 64, 64, 320, DTYPE, False)
     case_attention("mixed", [1, 70, 33, 200, 130], [1, 70, 1, 20, 1], 8, 2, 64, DTYPE)
 for DTYPE in ("f32", "bf16"):
     for HQ, HKV, D in ((14, 2, 64), (28, 4, 128)):

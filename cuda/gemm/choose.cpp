@@ -154,7 +154,8 @@ LinearDesc choose_linear(const Device& device, const LinearShape& s, const Linea
 }
 
 bool can_rope(const LinearDesc& desc, int head_dim) {
-    return desc.kernel == LinearKernel::split && head_dim % 8 == 0 && kBlockRows % head_dim == 0;
+    const bool whole_heads = head_dim % 8 == 0 && kBlockRows % head_dim == 0;
+    return whole_heads && (desc.kernel == LinearKernel::split || desc.kernel == LinearKernel::large);
 }
 
 const char* kernel_name(LinearKernel kernel) {

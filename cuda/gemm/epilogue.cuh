@@ -100,7 +100,38 @@ private:
     float4 bias_, up_bias_ = {};
 };
 
-// The same for Act::rope.
+// Act::rope of the elements [at, at + 4) of a head of q, k and v and of those half a head further.
+template <typename T>
+__device__ __forceinline__ void finish_rope(const LinearParams& p, int head, int at, int token, float4 a,
+                                            float4 b) {
+    const RopeTarget& r = p.rope;
+    const int half = r.head_dim / 2, kv_head = head - r.n_heads;
+    if (kv_head >= 2 * r.n_kv_heads) return;  // rows that pad the last block
+    if (kv_head < r.n_kv_heads) {
+        const float* angles = r.table + token * r.table_stride + at;
+        const float4 c = *reinterpret_cast<const float4*>(angles);
+        const float4 s = *reinterpret_cast<const float4*>(angles + half), x = a;
+        a = make_float4(a.x * c.x - b.x * s.x, a.y * c.y - b.y * s.y, a.z * c.z - b.z * s.z,
+                        a.w * c.w - b.w * s.w);
+        b = make_float4(b.x * c.x + x.x * s.x, b.y * c.y + x.y * s.y, b.z * c.z + x.z * s.z,
+                        b.w * c.w + x.w * s.w);
+    }
+    T* to;
+    if (kv_head < 0) {
+        to = static_cast<T*>(p.y) + token * p.y_stride + head * r.head_dim;
+    } else {
+        const int slot = r.slots[token];
+        if (slot < 0) return;
+        const bool is_key = kv_head < r.n_kv_heads;
+        const int h = is_key ? kv_head : kv_head - r.n_kv_heads;
+        to = static_cast<T*>(is_key ? r.k : r.v) + slot / r.block_size * r.block_elements +
+             ((int64_t)h * r.block_size + slot % r.block_size) * r.head_dim;
+    }
+    store4<T>(to + at, a);
+    store4<T>(to + at + half, b);
+}
+
+// The same as UnitEpilogue for Act::rope.
 template <typename T>
 class RopeEpilogue {
 public:
@@ -113,32 +144,7 @@ public:
     }
 
     __device__ __forceinline__ void finish(int token, float4 near, float4 far) const {
-        const RopeTarget& r = p_.rope;
-        const int half = r.head_dim / 2, kv_head = head_ - r.n_heads;
-        if (kv_head >= 2 * r.n_kv_heads) return;  // rows that pad the last block
-        float4 a = near + bias_, b = far + far_bias_;
-        if (kv_head < r.n_kv_heads) {
-            const float* angles = r.table + token * r.table_stride + at_;
-            const float4 c = *reinterpret_cast<const float4*>(angles);
-            const float4 s = *reinterpret_cast<const float4*>(angles + half), x = a;
-            a = make_float4(a.x * c.x - b.x * s.x, a.y * c.y - b.y * s.y, a.z * c.z - b.z * s.z,
-                            a.w * c.w - b.w * s.w);
-            b = make_float4(b.x * c.x + x.x * s.x, b.y * c.y + x.y * s.y, b.z * c.z + x.z * s.z,
-                            b.w * c.w + x.w * s.w);
-        }
-        T* to;
-        if (kv_head < 0) {
-            to = static_cast<T*>(p_.y) + token * p_.y_stride + head_ * r.head_dim;
-        } else {
-            const int slot = r.slots[token];
-            if (slot < 0) return;
-            const bool is_key = kv_head < r.n_kv_heads;
-            const int h = is_key ? kv_head : kv_head - r.n_kv_heads;
-            to = static_cast<T*>(is_key ? r.k : r.v) + slot / r.block_size * r.block_elements +
-                 ((int64_t)h * r.block_size + slot % r.block_size) * r.head_dim;
-        }
-        store4<T>(to + at_, a);
-        store4<T>(to + at_ + half, b);
+        finish_rope<T>(p_, head_, at_, token, near + bias_, far + far_bias_);
     }
 
 private:

@@ -2,7 +2,8 @@
 //
 // Pieces of 32 tokens by the 64 rows of a warpgroup are turned around in shared memory by stmatrix and
 // stored by the copy engine while the next pieces, or the next tile, are computed. A residual takes the
-// same way in the other direction. Rows that are not aligned to 16 bytes are stored from the registers.
+// same way in the other direction. Rows that are not aligned to 16 bytes are stored from the registers. Heads
+// that are to be turned (Act::rope) are turned between shared memory and where they go.
 #pragma once
 #include "device/bulk.cuh"
 #include "device/convert.cuh"
@@ -34,6 +35,7 @@ public:
     // Before the products of the 128 weight rows `block`: sums start with the bias, or with zero.
     template <int Tokens>
     __device__ __forceinline__ void begin(float (&acc)[Tokens / 2], int block, bool with_bias) {
+        block_ = block;
         feature_ = (block * kBlockRows + threadIdx.x / 32 * 16) >> pairs_;
         float bias[2] = {};
         if (p_.bias && with_bias) {
@@ -50,7 +52,9 @@ public:
     template <int Tokens>
     __device__ __forceinline__ void finish(const float (&acc)[Tokens / 2], int token0, int first, int end) {
         end = min(end, (p_.m - token0 + kPieceTokens - 1) / kPieceTokens);
-        if (!staged_) {
+        if (p_.act == Act::rope) {
+            turned<Tokens>(acc, token0, first, end);
+        } else if (!staged_) {
             if (p_.out == DType::f32) {
                 pairs_ ? direct<Tokens, float, true>(acc, token0, first, end)
                        : direct<Tokens, float, false>(acc, token0, first, end);
@@ -155,6 +159,50 @@ private:
         }
     }
 
+    // Heads lie in the pieces of both warpgroups, rounded: all 256 threads turn them, four elements and their
+    // four partners at a time.
+    template <int Tokens>
+    __device__ __forceinline__ void turned(const float (&acc)[Tokens / 2], int token0, int first, int end) {
+        constexpr int kUnits = 16;  // of a token in 128 rows
+        const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, head_dim = p_.rope.head_dim;
+        const int token = lane / 16 * 8 + lane % 8, eight = warp * 2 + lane / 8 % 2;
+        const uint32_t place = token * 128 + (eight ^ (token % 8)) * 16;
+        const uint32_t both = staging_ - threadIdx.x / 128 * kStagingBytes;
+        const int row = rope_row(head_dim, threadIdx.x % kUnits);
+        const int head = (block_ * kBlockRows + row) / head_dim, at = row % head_dim;
+        const auto load4 = [&](uint32_t pieces, int t, int r) {
+            const uint32_t from = pieces + r / 64 * kStagingBytes + t / kPieceTokens * kPieceBytes +
+                                  t % kPieceTokens * 128 + ((r % 64 / 8) ^ (t % 8)) * 16 + r % 8 * 2;
+            uint2 v;
+            asm volatile("ld.shared.v2.b32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(from));
+            const float2 lo = unpack2<T>(v.x), hi = unpack2<T>(v.y);
+            return make_float4(lo.x, lo.y, hi.x, hi.y);
+        };
+#pragma unroll
+        for (int q0 = 0; q0 < Tokens / kPieceTokens; q0 += 2) {
+            if (q0 + 2 <= first || q0 >= end) continue;
+            const uint32_t pair = staging_ + turn_;
+#pragma unroll
+            for (int q = q0; q < q0 + 2; ++q)
+#pragma unroll
+                for (int h = 0; h < 2; ++h) {
+                    const float* a = acc + q * 16 + h * 8;  // eight tokens, rows 0-7 and 8-15, then the next
+                    stmatrix4_trans(pair + place + q % 2 * kPieceBytes + h * (kPieceBytes / 2),
+                                    pack2<T>(a[0], a[1]), pack2<T>(a[2], a[3]), pack2<T>(a[4], a[5]),
+                                    pack2<T>(a[6], a[7]));
+                }
+            asm volatile("bar.sync 1, 256;" ::: "memory");
+            // Written again two pairs later, when everybody has been at the barrier of the one between.
+            const int begin = max(first - q0, 0) * kPieceTokens;
+            const int n = min(min(end - q0, 2) * kPieceTokens, p_.m - token0 - q0 * kPieceTokens);
+#pragma unroll 2
+            for (int t = begin + threadIdx.x / kUnits; t < n; t += 256 / kUnits)
+                finish_rope<T>(p_, head, at, token0 + q0 * kPieceTokens + t, load4(both + turn_, t, row),
+                               load4(both + turn_, t, row + head_dim / 2));
+            turn_ ^= 2 * kPieceBytes;
+        }
+    }
+
     // A float32 piece takes the place of two: one per 32 features.
     template <int Tokens, bool Pairs>
     __device__ __forceinline__ void staged_floats(const float (&acc)[Tokens / 2], int token0, int first,
@@ -235,7 +283,8 @@ private:
     const CUtensorMap* y_map_;
     const uint32_t staging_;
     uint32_t turn_ = 0;  // offset of the pair of pieces that is written now
-    int feature_;        // first of this warp
+    int block_;          // of 128 weight rows
+    int feature_;        // of y, first of this warp
 };
 
 }  // namespace rvllm::cuda

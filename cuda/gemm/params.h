@@ -9,7 +9,7 @@ namespace rvllm::cuda {
 // Applied to the products in float32, in this order: bias, silu_mul or rope, residual, rounding.
 enum class Act : uint8_t {
     none,
-    rope,      // heads of q, k and v, see RopeTarget; linear_split_kernel only
+    rope,      // heads of q, k and v, see RopeTarget: of kernels that can_rope()
     silu_mul,  // y[., i] = silu(gate[i]) * up[i]: weights in RowOrder::gate_up, y has N / 2 columns
 };
 
