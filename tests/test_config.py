@@ -6,8 +6,9 @@ import logging
 import numpy as np
 import pytest
 
-from rvllm.config import GenerationDefaults, read_generation_config, read_model_config
+from rvllm.config import GenerationDefaults, read_generation_config
 from rvllm.errors import ModelError
+from rvllm.models import read_model_config
 
 LLAMA = {
     "architectures": ["LlamaForCausalLM"],

@@ -11,13 +11,12 @@ import pytest
 import tiny
 from rvllm._native.device import Device
 from rvllm._native.plan import NativePlan
-from rvllm.config import read_model_config
 from rvllm.engine_config import EngineConfig
 from rvllm.errors import CapacityError, ConfigError
 from rvllm.loader import plan_text
 from rvllm.memory import GIB, format_bytes, process_bytes, resolve
+from rvllm.models import read_model_config, trace
 from rvllm.plan.fusion import fuse
-from rvllm.plan.graph import trace
 
 MIB = 1 << 20
 BIG = tiny.LLAMA | {

@@ -17,9 +17,9 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from rvllm._native.opcall import isa_in_use  # noqa: E402
-from rvllm.config import read_model_config  # noqa: E402
 from rvllm.engine_config import EngineConfig  # noqa: E402
 from rvllm.loader import load, plan_text  # noqa: E402
+from rvllm.models import read_model_config  # noqa: E402
 
 N_TOKENS = 60
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

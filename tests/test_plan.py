@@ -19,11 +19,11 @@ import tiny
 from rvllm import loader
 from rvllm._native.device import Device, Limits
 from rvllm._native.plan import NativePlan
-from rvllm.config import read_model_config
 from rvllm.engine_config import EngineConfig
 from rvllm.errors import ConfigError
+from rvllm.models import read_model_config, trace
 from rvllm.plan.fusion import fuse
-from rvllm.plan.graph import OPS, Graph, Node, Tensor, check_node, trace
+from rvllm.plan.graph import OPS, Graph, Node, Tensor, check_node
 from rvllm.plan.show import plan_lines
 
 # Which output may take over the bytes of which input.

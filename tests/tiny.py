@@ -11,9 +11,8 @@ from safetensors.numpy import save_file
 from rvllm._native.bound_plan import BoundPlan
 from rvllm._native.device import Device
 from rvllm._native.plan import NativePlan
-from rvllm.config import read_model_config
 from rvllm.memory import Sizes
-from rvllm.plan.graph import trace
+from rvllm.models import read_model_config, trace
 
 LLAMA = {
     "architectures": ["LlamaForCausalLM"],

@@ -22,7 +22,7 @@ log = logging.getLogger("rvllm")
 _REQUIRED: Any = object()
 
 # Keys that describe training, transformers itself or other software, and change nothing here.
-_HARMLESS = frozenset(
+HARMLESS_KEYS = frozenset(
     (
         *("architectures", "model_type", "auto_map", "_name_or_path", "transformers_version", "unsloth_version"),
         *("torch_dtype", "dtype", "use_cache", "initializer_range", "attention_dropout", "return_dict"),
@@ -279,28 +279,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ModelError(f"{path}: must hold a JSON object, not a {type(data).__name__}")
     return data
-
-
-def read_model_config(model: str) -> ModelConfig:
-    """Read `model`/config.json of a supported architecture. Raises ModelError with one sentence."""
-    from rvllm.models import ARCHITECTURES
-
-    root = Path(model)
-    if not root.is_dir():
-        hint = "" if root.exists() else " (a name on a hub must be downloaded first)"
-        raise ModelError(f"{model}: is not a model directory{hint}")
-    path = root / "config.json"
-    if not path.exists():
-        raise ModelError(f"{model}: holds no config.json")
-    f = Fields(read_json(path), str(path), _HARMLESS)
-    names = f.data.get("architectures")
-    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
-        raise f.error("architectures", f"must be a list with one of {', '.join(ARCHITECTURES)}")
-    if names[0] not in ARCHITECTURES:
-        raise ModelError(f"{path}: architecture {names[0]} is not supported; supported are {', '.join(ARCHITECTURES)}")
-    config = ARCHITECTURES[names[0]].read_config(f)
-    f.warn_unknown()
-    return config
 
 
 def read_generation_config(model: str, source: str = "auto") -> tuple[GenerationDefaults, tuple[int, ...]]:

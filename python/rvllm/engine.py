@@ -28,10 +28,11 @@ from rvllm._native.engine import (
     EngineCore,
 )
 from rvllm._native.scheduler import Scheduler
-from rvllm.config import GenerationDefaults, read_model_config
+from rvllm.config import GenerationDefaults
 from rvllm.engine_config import EngineConfig
 from rvllm.errors import InvalidRequestError, QueueFullError, RvllmError
 from rvllm.loader import LoadedModel, load
+from rvllm.models import read_model_config
 from rvllm.request import Chunk, SamplingParams, TokenLogprob
 from rvllm.validation import check_capacity, check_prompt, check_sampling_params
 

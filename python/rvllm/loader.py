@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 from rvllm._native.bound_plan import BoundPlan
 from rvllm._native.device import GEMM_STRATEGIES, Device
 from rvllm._native.plan import NativePlan
-from rvllm.config import GenerationDefaults, ModelConfig, read_generation_config, read_model_config
+from rvllm.config import GenerationDefaults, ModelConfig, read_generation_config
 from rvllm.engine_config import EngineConfig
 from rvllm.errors import CapacityError, ConfigError
 from rvllm.kernel_table import cublas_library, use_table
 from rvllm.memory import MemoryTable, Sizes, resolve
+from rvllm.models import read_model_config, trace
 from rvllm.plan.fusion import fuse
-from rvllm.plan.graph import OPS, Node, Plan, trace
+from rvllm.plan.graph import OPS, Node, Plan
 from rvllm.plan.show import plan_lines
 from rvllm.weights import (
     Progress,

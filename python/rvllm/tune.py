@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rvllm.config import read_model_config
 from rvllm.engine_config import EngineConfig
 from rvllm.errors import ConfigError
 from rvllm.kernel_table import write_table
 from rvllm.loader import PlannedModel, plan_model
+from rvllm.models import read_model_config
 from rvllm.plan.graph import Node
 
 if TYPE_CHECKING:

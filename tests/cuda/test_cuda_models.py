@@ -12,9 +12,8 @@ from cuda_harness import LONG_NAMES, half
 import tiny
 from rvllm._native import opcall
 from rvllm._native.device import Device
-from rvllm.config import read_model_config
+from rvllm.models import read_model_config, trace
 from rvllm.plan.fusion import fuse
-from rvllm.plan.graph import trace
 
 # Relative error of 16-bit activations through three layers.
 TOLERANCE = {"bf16": 2e-2, "f16": 3e-3}

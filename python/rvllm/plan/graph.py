@@ -9,16 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rvllm._native.ops import op_table
 
-if TYPE_CHECKING:
-    from rvllm.config import ModelConfig
-
-OPS = op_table()  # name -> OpInfo of native/ops.def
+OPS = op_table()  # name -> OpSpec, from native/ops.def
 
 
 @dataclass(eq=False, slots=True)
@@ -271,14 +267,3 @@ def check_node(node: Node) -> None:
                 raise ValueError(f"{node.op} lacks its {kind} {name}")
     if set(node.attrs) - {"group"} != set(info.attrs):
         raise ValueError(f"{node.op} has attributes {sorted(node.attrs)}, ops.def says {sorted(info.attrs)}")
-
-
-def trace(config: ModelConfig, weight_dtype: str, activation_dtype: str = "f32") -> Plan:
-    """Trace the model of a ModelConfig, unfused. Logits are float32 whatever the activations are."""
-    from rvllm.models import ARCHITECTURES
-
-    g = Graph(weight_dtype, activation_dtype)
-    logits = ARCHITECTURES[config.architecture].forward(g, config)
-    logits.buffer.dtype = "f32"
-    g.plan.logits = logits
-    return g.plan
