@@ -24,9 +24,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from rvllm._native.block_driver import BlockDriver
 from rvllm._native.blocks import BlockManager
-from rvllm._native.driver import BlockDriver, SchedulerDriver
 from rvllm._native.scheduler import Scheduler
+from rvllm._native.scheduler_driver import SchedulerDriver
 
 N_PROMPT, N_OUTPUT, N_STEPS = 128, 1900, 100
 AIM_US = {256: 10.0}

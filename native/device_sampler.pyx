@@ -3,22 +3,12 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 from libcpp.algorithm cimport sort
 from libcpp.vector cimport vector
 
+from rvllm._native.clock cimport monotonic_ns
 from rvllm._native.core cimport (
     Backend, Request, SampleResult, SampleRow, SamplerLimits, Sequence, StepInput, TopToken,
 )
 from rvllm._native.device cimport Device
 from rvllm._native.sampler cimport describe_sequence, results_of, sample_rows_of
-
-
-cdef extern from * nogil:
-    """
-    #include <chrono>
-    static inline long long clock_ns() {
-        return std::chrono::duration_cast<std::chrono::nanoseconds>(
-            std::chrono::steady_clock::now().time_since_epoch()).count();
-    }
-    """
-    long long clock_ns()
 
 
 cdef class DeviceSampler:
@@ -148,13 +138,13 @@ cdef class DeviceSampler:
         cdef int _i
         self.set_rows(rows)
         for _i in range(n):
-            start = clock_ns()
+            start = monotonic_ns()
             self.send(&ticket)
-            host.push_back(clock_ns() - start)
+            host.push_back(monotonic_ns() - start)
             self.wait(ticket)
         sort(host.begin(), host.end())
-        start = clock_ns()
+        start = monotonic_ns()
         for _i in range(n):
             self.send(&ticket)
         self.wait(ticket)
-        return (clock_ns() - start) / 1e3 / n, host[n // 2] / 1e3
+        return (monotonic_ns() - start) / 1e3 / n, host[n // 2] / 1e3

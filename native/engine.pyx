@@ -9,73 +9,20 @@ cimport cython
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libcpp cimport bool as cbool
-from libcpp.string cimport string
 from libcpp.utility cimport pair
 from libcpp.vector cimport vector
 
 from rvllm._native.blocks cimport BlockManager
+from rvllm._native.bound_plan cimport BoundPlan
+from rvllm._native.clock cimport monotonic_us
 from rvllm._native.core cimport (
     Backend, Command, Event, EventKind, FinishReason, Mailbox, Outbox, Request, SampleResult, SamplerLimits, Sequence,
     StepInput, TopToken, command_add, command_cancel, command_stop, kMaxBadWordTokens,
     kMaxEndTokens, kMaxLogitBias, step_input_bytes, step_input_layout,
 )
-from rvllm._native.bound_plan cimport BoundPlan
+from rvllm._native.engine_thread cimport EngineCounters, EngineThread, HISTOGRAM_BUCKETS, LogHistogram, ThreadMain
 from rvllm._native.sampler cimport Sampler, ThreadPool, pool_threads
 from rvllm._native.scheduler cimport Scheduler
-
-
-cdef extern from "engine_thread.h" namespace "rvllm" nogil:
-    ctypedef void (*ThreadMain)(void*) noexcept
-    int64_t monotonic_us()
-
-    cdef cppclass Gauge:
-        int64_t get()
-        void set(int64_t)
-        void add(int64_t)
-
-    cdef cppclass LogHistogram:
-        void observe(int64_t)
-        @staticmethod
-        int64_t lower(int bucket)
-        Gauge* counts
-        Gauge sum
-
-    cdef cppclass LastError:
-        void set(const char* text)
-        string get() except +
-
-    cdef cppclass EngineCounters:
-        EngineCounters()
-        Gauge heartbeat_us
-        Gauge idle
-        Gauge alive
-        Gauge steps
-        Gauge failed_steps
-        Gauge failed_in_row
-        LastError last_error
-        Gauge n_running
-        Gauge n_waiting
-        Gauge n_free_blocks
-        Gauge n_preemptions
-        Gauge prefix_queries
-        Gauge prefix_hits
-        Gauge host_hits
-        Gauge swapped_out
-        Gauge swapped_in
-        Gauge prompt_tokens
-        Gauge generation_tokens
-        LogHistogram step_us
-        LogHistogram host_us
-        LogHistogram step_tokens
-
-    cdef cppclass EngineThread:
-        EngineThread()
-        void start(ThreadMain main, void* arg) except +
-        cbool joinable()
-        void join()
-        int64_t cpu_us()
-
-    cdef int HISTOGRAM_BUCKETS "rvllm::LogHistogram::kBuckets"
 
 
 cdef enum:

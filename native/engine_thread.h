@@ -1,5 +1,5 @@
-// What the engine thread needs from the operating system: the thread itself, a clock, and counters
-// that other threads may read at any time.
+// What the engine thread needs from the operating system: the thread itself, and counters that other
+// threads may read at any time.
 #pragma once
 #include <pthread.h>
 #include <time.h>
@@ -11,13 +11,6 @@
 #include <thread>
 
 namespace rvllm {
-
-// Microseconds of CLOCK_MONOTONIC, the clock of Python's time.monotonic().
-inline int64_t monotonic_us() {
-    timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return static_cast<int64_t>(t.tv_sec) * 1000000 + t.tv_nsec / 1000;
-}
 
 using ThreadMain = void (*)(void*);
 

@@ -6,11 +6,11 @@ backends get the bytes from an operand's first element to its last, and give tho
 """
 import numpy as np
 
-from libc.stdint cimport int32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
+from rvllm._native.clock cimport monotonic_ns
 from rvllm._native.core cimport (
     Backend, DType, Kernel, KernelKey, KvCacheView, Op, OpCall, Operand, StepInput, StepLimits, Sym, step_input_bytes,
     step_input_layout,
@@ -80,13 +80,12 @@ cdef class Call:
 
     def time_many(self, int n):
         """Run the op n times in one submission; return the seconds of one, from submission to the end."""
-        cdef timespec before, after
+        cdef int64_t before
         self.upload()
         self.execute(1)
-        clock_gettime(CLOCK_MONOTONIC, &before)
+        before = monotonic_ns()
         self.execute(n)
-        clock_gettime(CLOCK_MONOTONIC, &after)
-        return ((after.tv_sec - before.tv_sec) + 1e-9 * (after.tv_nsec - before.tv_nsec)) / n
+        return 1e-9 * (monotonic_ns() - before) / n
 
     cdef int upload(self) except -1:
         cdef Mirror m
@@ -303,7 +302,7 @@ cdef class Ops:
         cdef list calls_ = [calls] if isinstance(calls, Call) else list(calls)
         cdef int i, n_calls = len(calls_)
         cdef uint64_t ticket = 0
-        cdef timespec before, after
+        cdef int64_t before
         cdef Call call
         cdef Bound* bound = <Bound*>calloc(n_calls + 1, sizeof(Bound))
         if bound == NULL:
@@ -315,12 +314,11 @@ cdef class Ops:
         cdef double* seconds = <double*>data_of(times, True)
         with nogil:
             for i in range(n):
-                clock_gettime(CLOCK_MONOTONIC, &before)
+                before = monotonic_ns()
                 self.backend.submit(self.backend, bound[i % n_calls].call, 1, bound[i % n_calls].kv,
                                     bound[i % n_calls].step, &ticket)
                 self.backend.wait(self.backend, ticket)
-                clock_gettime(CLOCK_MONOTONIC, &after)
-                seconds[i] = (after.tv_sec - before.tv_sec) + 1e-9 * (after.tv_nsec - before.tv_nsec)
+                seconds[i] = 1e-9 * (monotonic_ns() - before)
         free(bound)
         return times
 

@@ -13,8 +13,8 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from rvllm._native.blocks import BlockManager
-from rvllm._native.driver import SchedulerDriver
 from rvllm._native.scheduler import Scheduler
+from rvllm._native.scheduler_driver import SchedulerDriver
 
 N_VOCAB = 64
 EOS = 0

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from fake_engine import extend, state_of
+from rvllm._native.block_driver import BlockDriver
 from rvllm._native.blocks import BlockManager
-from rvllm._native.driver import BlockDriver
 
 DOCUMENTS = [list(range(100, 140)), [*range(100, 112), *range(200, 228)]]  # the second shares 12 tokens
 

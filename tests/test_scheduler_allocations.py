@@ -24,7 +24,7 @@ DECODE = """
 import ctypes
 import sys
 from rvllm._native.blocks import BlockManager
-from rvllm._native.driver import SchedulerDriver
+from rvllm._native.scheduler_driver import SchedulerDriver
 from rvllm._native.scheduler import Scheduler
 
 count_calls = ctypes.CDLL(None).count_calls

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fake_engine import EOS, N_VOCAB, FakeEngine, Spec, alone, draw, state_of
-from rvllm._native.driver import BlockDriver
+from rvllm._native.block_driver import BlockDriver
 
 
 @pytest.mark.parametrize("depth", [1, 2])
