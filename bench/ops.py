@@ -28,7 +28,8 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from cases import CASES, Case, Problem, widen
+from cases import CASES, Case, Problem
+from op_reference import widen
 from rvllm._native import opcall, operands
 
 ROTATE_BYTES = 192 * 2**20

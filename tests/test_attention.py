@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cases import attention, narrow, normal, random_paged, widen
+from cases import random_paged
 from op_harness import OTHER_SETS, Output, first_run_only, run_again, view_of
+from op_reference import attention, narrow, normal, widen
 from rvllm._native import opcall, operands
 
 LAYER = 1

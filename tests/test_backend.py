@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cases import narrow, normal, widen
+from op_reference import narrow, normal, widen
 from rvllm._native import opcall, operands
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cases import narrow, widen
 from op_harness import OTHER_SETS, Output, first_run_only, run_again, view_of
+from op_reference import narrow, widen
 from rvllm._native import opcall
 
 DTYPES = ["f32", "f16", "bf16"]

@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from statistics import median
 
-from rvllm.engine import Engine, RequestHandle
+from rvllm.engine import Engine
 from rvllm.engine_config import EngineConfig
 from rvllm.errors import RvllmError
+from rvllm.handle import RequestHandle
 from rvllm.llm import LLM
 from rvllm.request import Chunk, SamplingParams, TokenLogprob
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import msgspec
 
-from rvllm.engine import Engine, Progress, RequestHandle
+from rvllm.engine import Engine, Progress
 from rvllm.engine_config import EngineConfig
 from rvllm.errors import ConfigError, InvalidRequestError
+from rvllm.handle import RequestHandle
 from rvllm.request import Chunk, SamplingParams, TokenLogprob
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cases import CASES, EPS, Array, Case, Problem, narrow, widen
+from cases import CASES, EPS, Case, Problem
 from op_harness import view_of
+from op_reference import Array, narrow, widen
 from rvllm._native import opcall, operands
 from rvllm._native.device import Device
 from rvllm._native.ops import op_table

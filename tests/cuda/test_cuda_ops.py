@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from cuda_harness import CHECKED, DTYPES, GAP, assert_close, check_against_cpu, half, has_kernel, rounded, run
 
-from cases import Case, narrow, normal, widen
+from cases import Case
+from op_reference import narrow, normal, widen
 from rvllm._native import opcall, operands
 from rvllm._native.ops import op_table
 

@@ -23,7 +23,8 @@ from rvllm.serve.whole import answer
 
 if TYPE_CHECKING:
     from rvllm.chat_template import ChatTemplate
-    from rvllm.engine import Engine, RequestHandle
+    from rvllm.engine import Engine
+    from rvllm.handle import RequestHandle
 
 
 async def chat_completions(request: web.Request) -> web.StreamResponse:

@@ -21,7 +21,8 @@ from rvllm.serve.stream import stream
 from rvllm.serve.whole import answer
 
 if TYPE_CHECKING:
-    from rvllm.engine import Engine, RequestHandle
+    from rvllm.engine import Engine
+    from rvllm.handle import RequestHandle
 
 # What the API's documentation gives for a request that does not say.
 DEFAULT_MAX_TOKENS = 16

@@ -20,7 +20,8 @@ from rvllm.serve.schema import GenerationRequest
 from rvllm.serve.service import Service, request_id
 
 if TYPE_CHECKING:
-    from rvllm.engine import Engine, RequestHandle
+    from rvllm.engine import Engine
+    from rvllm.handle import RequestHandle
 
 
 @dataclass(slots=True)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from rvllm.request import Chunk
 
 if TYPE_CHECKING:
-    from rvllm.engine import Engine, RequestHandle
+    from rvllm.engine import Engine
+    from rvllm.handle import RequestHandle
 
 TTFT_BUCKETS = (
     *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0),

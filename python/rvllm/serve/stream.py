@@ -13,7 +13,7 @@ from rvllm.serve.responses import encode
 from rvllm.serve.sse import DONE, SseStream, frame
 
 if TYPE_CHECKING:
-    from rvllm.engine import RequestHandle
+    from rvllm.handle import RequestHandle
 
 
 class Stream:

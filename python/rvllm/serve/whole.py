@@ -12,7 +12,7 @@ from rvllm.serve.errors import FAILED, JSON, ApiError
 from rvllm.serve.generation import AnswerFormat, Choice, Generation
 
 if TYPE_CHECKING:
-    from rvllm.engine import RequestHandle
+    from rvllm.handle import RequestHandle
 
 
 async def answer(generation: Generation, fmt: AnswerFormat) -> web.Response:
