@@ -261,6 +261,9 @@ def engine_config(args: argparse.Namespace) -> EngineConfig:
         raise ConfigError(f"two models are given: {args.model} and --model {args.model_flag}")
     names: Sequence[str] = getattr(args, "served_model_name", None) or ()  # the server's flag
     if model is None:
+        swallowed = next((name for name in names if (Path(name) / "config.json").exists()), None)
+        if swallowed is not None:
+            raise ConfigError(f"--served-model-name took {swallowed} for a name: put MODEL before the flags")
         model = str(DEMO_MODEL)
         args.served_model_name = names = names or ["rvllm-demo"]
     return _build(EngineConfig, args, model=model, served_model_name=names[0] if names else None)

@@ -111,6 +111,12 @@ def test_errors_are_one_line_and_exit_code_2(argv, sentence, capsys):
     assert error.count("\n") == 1
 
 
+def test_a_model_that_was_taken_for_a_name_is_not_replaced_by_the_demo(tmp_path, capsys):
+    (tmp_path / "config.json").write_text("{}")
+    assert main(["serve", "--served-model-name", "mine", str(tmp_path)]) == 2
+    assert f"--served-model-name took {tmp_path} for a name: put MODEL before" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [

@@ -96,6 +96,28 @@ def test_a_signal_while_loading_ends_at_once():
         assert "Traceback" not in server.log
 
 
+def test_requests_that_are_no_http_are_refused_and_leave_no_trace_in_the_log():
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    malformed = [
+        b"GARBAGE\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
+        head + b"Content-Length: -5\r\n\r\n",
+        head + b"Transfer-Encoding: chunked\r\n\r\nZZ\r\n\r\n",
+        head + b"Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\nxxxxx",
+    ]
+    with process("--host", "127.0.0.1", "--port", "0") as server:
+        port = _port(server.wait_ready())
+        for request in malformed:
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+                client.sendall(request)
+                assert client.recv(100).split()[1] == b"400", request[:60]
+        assert _status(port, "/health") == 200
+        server.popen.send_signal(signal.SIGTERM)
+        assert server.end() == 0
+        assert "Traceback" not in server.log
+        assert "ERROR" not in server.log
+
+
 def test_unix_socket(tmp_path):
     path = str(tmp_path / "rvllm.sock")
     with socket.socket(socket.AF_UNIX) as stale:

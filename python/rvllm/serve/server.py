@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from rvllm.engine_config import EngineConfig
 from rvllm.errors import ConfigError
@@ -96,8 +97,20 @@ async def serve(config: EngineConfig, options: ServeOptions, after_ready: Callab
                 os.unlink(options.uds)
 
 
+class _Malformed(logging.Filter):
+    """Keeps requests that are no HTTP out of the log: their clients have been told, and traces help nobody."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, (HttpProcessingError, web.RequestPayloadError))
+
+
+_malformed = _Malformed()
+
+
 def app_runner(app: web.Application) -> web.AppRunner:
     """Return aiohttp's runner with the settings of this server: a client that goes away cancels its handler."""
+    logging.getLogger("aiohttp.server").addFilter(_malformed)
     return web.AppRunner(
         app, handler_cancellation=True, access_log=None, shutdown_timeout=FLUSH_S, keepalive_timeout=75
     )

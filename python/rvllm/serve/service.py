@@ -93,6 +93,8 @@ class Service:
             return await request.read()
         except web.HTTPRequestEntityTooLarge:
             raise ApiError(413, f"the body is larger than the {limit} bytes that the server accepts") from None
+        except web.RequestPayloadError:
+            raise ApiError(400, "the body cannot be read: its encoding or its end is broken") from None
 
     def check_model(self, name: str | None) -> None:
         """Raise 404 unless `name` is served or left out."""
