@@ -6,6 +6,7 @@ Imports nothing heavy: `rvllm --help` reads this file.
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import Field, fields
@@ -66,6 +67,17 @@ def not_empty(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("is empty")
     return text
+
+
+def text_list(text: str) -> list[str]:
+    """Argparse type for a JSON list of texts."""
+    try:
+        values = json.loads(text)
+    except ValueError:
+        values = None
+    if not isinstance(values, list) or not all(isinstance(v, str) for v in values):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a JSON list of texts")
+    return values
 
 
 def port(text: str) -> int:
@@ -159,6 +171,12 @@ def add_server_flags(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="names of the model in the API (default: MODEL)",
     )
+    add(
+        "--allowed-origins",
+        type=text_list,
+        metavar="LIST",
+        help='origins whose pages may call the server from a browser, a JSON list (default: ["*"])',
+    )
     add("--strict-params", action="store_true", help="refuse unknown request fields instead of ignoring them")
     add("--trust-request-chat-template", action="store_true", help="allow chat_template in requests")
     add("--shutdown-timeout", type=seconds, metavar="S", help="time for running requests after SIGTERM ({default})")
@@ -223,6 +241,9 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "--trust-remote-code": ((), "is not supported: code in a model directory is never run; leave it out"),
     "--no-enable-chunked-prefill": ((), "is not supported: prefill is always chunked"),
     "--enable-log-requests": ((), "is not supported: requests are not logged"),
+    "--allow-credentials": ((), "is not supported: the API has no cookies"),
+    "--allowed-methods": (('["*"]',), "is not supported: all that the API takes are allowed"),
+    "--allowed-headers": (('["*"]',), "is not supported: all are allowed"),
     "--ssl-keyfile": ((), "is not supported: put a proxy in front for TLS"),
     "--ssl-certfile": ((), "is not supported: put a proxy in front for TLS"),
     "--root-path": ((), "is not supported: let the proxy strip the path"),

@@ -19,6 +19,8 @@ def build_app(service: Service) -> web.Application:
         middlewares.append(middleware.api_key(service.options.api_key))
     app = web.Application(middlewares=middlewares, client_max_size=service.options.max_body_bytes)
     app[SERVICE] = service
+    if service.options.allowed_origins:
+        middleware.allow_origins(app, service.options.allowed_origins)
     router = app.router
     router.add_post("/v1/completions", _in_flight(completions))
     router.add_post("/v1/chat/completions", _in_flight(chat_completions))

@@ -1,4 +1,4 @@
-"""aiohttp middlewares: errors in the API's shape, and the API key."""
+"""aiohttp middlewares: errors in the API's shape, the API key, and browsers' pages of other origins."""
 
 from __future__ import annotations
 
@@ -55,3 +55,30 @@ def api_key(keys: list[str]) -> Middleware:
 
 def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def allow_origins(app: web.Application, origins: list[str]) -> None:
+    """Let pages of these origins ("*": of any) use the server from a browser (CORS, without cookies)."""
+
+    async def name_origin(request: web.Request, response: web.StreamResponse) -> None:
+        origin = request.headers.get("Origin")
+        if origin is None:
+            return
+        if "*" in origins:
+            response.headers["Access-Control-Allow-Origin"] = "*"
+        elif origin in origins:
+            response.headers["Access-Control-Allow-Origin"] = origin
+            response.headers["Vary"] = "Origin"
+
+    @web.middleware
+    async def preflight(request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Answer a browser that asks before it sends: without a key, which it may only send afterwards."""
+        if request.method != "OPTIONS" or "Access-Control-Request-Method" not in request.headers:
+            return await handler(request)
+        headers = {"Access-Control-Allow-Methods": "GET, POST", "Access-Control-Max-Age": "600"}
+        if "Access-Control-Request-Headers" in request.headers:
+            headers["Access-Control-Allow-Headers"] = request.headers["Access-Control-Request-Headers"]
+        return web.Response(status=204, headers=headers)
+
+    app.middlewares.insert(0, preflight)
+    app.on_response_prepare.append(name_origin)

@@ -18,6 +18,7 @@ class ServeOptions:
     uds: str | None = None  # path of a Unix socket, instead of host and port
     api_key: list[str] = field(default_factory=list)
     served_model_name: list[str] = field(default_factory=list)
+    allowed_origins: list[str] = field(default_factory=lambda: ["*"])  # of pages in browsers
     strict_params: bool = False
     trust_request_chat_template: bool = False
     enable_per_request_metrics: bool = False
