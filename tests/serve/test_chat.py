@@ -151,3 +151,8 @@ def test_models(client, server):
     assert client.models.retrieve(MODEL).id == MODEL
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("an/other")
+
+
+def test_no_alternatives_of_no_logprobs_may_be_asked_for(server):
+    body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1, "logprobs": False, "top_logprobs": 0}
+    assert server.post("/v1/chat/completions", body).json()["choices"][0]["logprobs"] is None

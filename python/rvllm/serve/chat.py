@@ -33,7 +33,7 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     engine = service.admitting()
     req, headers = await service.read(request, ChatRequest)
     check_common(req, engine.config.scheduling_policy)
-    if req.top_logprobs is not None and not req.logprobs:
+    if req.top_logprobs and not req.logprobs:
         raise ApiError(400, "top_logprobs needs logprobs to be true", "top_logprobs")
     field = "max_tokens" if req.max_completion_tokens is None else "max_completion_tokens"
     asked = req.max_tokens if req.max_completion_tokens is None else req.max_completion_tokens
