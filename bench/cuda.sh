@@ -64,7 +64,7 @@ step build build || exit 1
 beside tests tests tests/cuda tests/serve/test_load.py
 # Loaded lazily, of cuBLASLt's kernels only those that run are checked.
 beside memcheck sanitise memcheck "bf16 and not long or cpu and (5003 or 0.95) or between_the_tiers"
-beside racecheck sanitise racecheck "bf16 and view or mixed_batch and 128 or cpu and 31-5"
+beside racecheck sanitise racecheck "bf16 and view or mixed_batch and 128 or large_batches and 128 and bf16 or cpu and 31-5"
 finish tests memcheck racecheck
 step "linear" "$build/cuda/cuda_gemm"
 step "attention" "$python" bench/cuda_attention.py

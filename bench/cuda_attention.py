@@ -14,22 +14,17 @@ from rvllm._native import opcall, operands
 
 N_HEADS, N_KV_HEADS, HEAD_DIM, BLOCK = 28, 4, 128, 16
 DECODE = [
-    (1, 160),
-    (8, 160),
-    (64, 160),
-    (256, 160),
+    *((n, 160) for n in (1, 8, 32)),
+    *((n, keys) for n in (64, 128, 256) for keys in (32, 128, 256)),
     (1, 300),
     (1, 1024),
     (1, 8192),
     (1, 131072),
-    (16, 1024),
-    (64, 1024),
-    (128, 300),
-    (256, 300),
-    (256, 1024),
+    *((n, 1024) for n in (16, 64, 128, 256)),
 ]
 PREFILL = [[(128, 128)], [(512, 512)], [(2048, 2048)], [(8192, 8192)], [(2048, 2048)] * 4, [(512, 16384)]]
 MIXED = [[(1, 1024)] * 64, [(512, 2048)], [(1, 1024)] * 64 + [(512, 2048)]]  # apart, then in one step
+UNEVEN = [(1, 1 + 37 * s % 500) for s in range(256)]  # 64,000 keys in all
 
 
 def bf16(x: np.ndarray) -> np.ndarray:
@@ -93,6 +88,7 @@ def main() -> None:
     ops = opcall.Cuda()
     print(f"{'shape':<28}{'us':>10}{'GB/s':>8}{'TFLOP/s':>9}{'error':>10}")
     shapes = [(f"decode {n} at {keys}", [(1, keys)] * n) for n, keys in DECODE]
+    shapes.append((f"decode {len(UNEVEN)} at 1 to 500", UNEVEN))
     shapes += [(f"mixed {len(m)} sequences, {m[-1][0]} at {m[-1][1]}", m) for m in MIXED]
     shapes += [(f"prefill {len(p)} x {p[0][0]} at {p[0][1]}", p) for p in PREFILL]
     for label, seqs in shapes:

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <memory>
 
+#include "attention/attention.h"
 #include "kernels.h"
 #include "ops/linear.h"
 
@@ -35,7 +36,8 @@ struct Carver {
 };
 
 size_t list_bytes(const AttentionWork& w) {
-    return kHeaderInts * 4 + w.max_decode * sizeof(DecodeItem) + w.max_prefill * sizeof(PrefillItem);
+    return kHeaderInts * 4 + w.max_decode * (sizeof(DecodeItem) + kItemRows * 4) +
+           w.max_prefill * sizeof(PrefillItem);
 }
 
 void carve(Prepared& p, Carver& c) {
@@ -46,6 +48,7 @@ void carve(Prepared& p, Carver& c) {
         const size_t rows = static_cast<size_t>(w.max_decode) * w.n_kv_heads * w.group_size;
         c.take(&w.header, kHeaderInts);
         c.take(&w.decode, w.max_decode);
+        c.take(&w.decode_rows, w.max_decode * kItemRows);
         c.take(&w.prefill, w.max_prefill);
         c.take(&w.partial_out, rows * w.head_dim);
         c.take(&w.partial_stats, rows * 2);
@@ -68,8 +71,10 @@ int size_up(const Context& context, Prepared& p, const OpCall* calls, int32_t n_
         w.tile_rows = choose_attention(context.attention_device, calls[i].in[0].dtype, a.head_dim).tile_rows;
         w.one_kernel = context.batch_invariant;
         w.n_kv_heads = a.n_kv_heads;
+        w.block_size = kv[a.group].block_size;
         w.head_dim = a.head_dim;
         w.max_decode = max_splits(limits, kv[a.group].block_size);
+        w.n_ctas = decode_ctas(a.head_dim) * context.device.n_sms;
         w.max_prefill = max_prefill_items(limits, w.group_size, w.tile_rows);
     }
     Carver measure{nullptr};
@@ -169,6 +174,7 @@ cudaError_t capture_decodes(Context& context, Prepared& p, const OpCall* calls, 
             context.attention[g] = p.attention[g];
             context.attention[g].n_decode = n * kMaxSplits;  // the grid only: the kernel reads the number
             context.attention[g].n_prefill = 0;
+            context.attention[g].log_warps = n <= kFewSeqs ? kLogDecodeWarps : -1;
         }
         context.linear_scratch = p.linear_scratch;
         context.error = cudaSuccess;
@@ -222,8 +228,12 @@ cudaError_t stage_step(Context& context, Prepared& p, StepInput* dst, const Step
         auto* prefill = reinterpret_cast<PrefillItem*>(memory + p.staged_bytes) - w.max_prefill;
         cut_attention(src, src.tables[g].start, &w, decode, prefill);
         header[0] = w.n_decode;
+        header[1] = w.log_warps;
+        auto* rows = reinterpret_cast<int32_t*>(decode + w.n_decode);
+        find_decode_rows(w, decode, src.tables[g].blocks, rows);
         packer.placed(w.header, kHeaderInts);
         packer.placed(w.decode, w.n_decode * static_cast<int32_t>(sizeof(DecodeItem) / 4));
+        packer.placed(w.decode_rows, w.n_decode * kItemRows);
         packer.put(w.prefill, prefill, w.n_prefill * static_cast<int32_t>(sizeof(PrefillItem) / 4));
     }
     cudaError_t e = place_segments(segments, reinterpret_cast<int32_t*>(memory), dst->token_ids,

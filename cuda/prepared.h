@@ -17,7 +17,7 @@ struct Segment {
     int32_t n_padded;  // written in all; those behind n are `fill`
     int32_t fill;
 };
-constexpr int kMaxSegments = 8 + 6 * kMaxCacheGroups;
+constexpr int kMaxSegments = 8 + 7 * kMaxCacheGroups;
 struct Segments {
     Segment of[kMaxSegments];
     int32_t n = 0;

@@ -44,8 +44,7 @@ cudaError_t launch_prefill(const Context& c, const AttentionParams& p) {
 
 template <typename T, int D>
 cudaError_t launch_decode(const Context& c, const AttentionParams& p) {
-    const int n_ctas =
-        std::min(p.work.n_decode * decode_tiles(p.n_kv_heads, p.group_size), decode_ctas(D) * c.device.n_sms);
+    const int n_ctas = std::min(p.work.n_decode * decode_tiles(p.n_kv_heads, p.group_size), p.work.n_ctas);
     return n_ctas == 0 ? cudaSuccess : launch_decode_attention<T, D>(p, n_ctas, c.stream, c.pdl);
 }
 

@@ -11,7 +11,6 @@ namespace rvllm::cuda {
 
 // ---- mma.sync, every architecture -------------------------------------------------------------------
 
-constexpr int kDecodeWarps = 4;
 constexpr int kPrefillWarps = 4;
 
 // A row of a tile: eight consecutive ones lie in different banks for every multiple of 16.

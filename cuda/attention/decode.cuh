@@ -1,10 +1,13 @@
 // decode_attention_kernel: one query per sequence, split-KV (flash decoding), heads of a group as columns of
 // mma: scores^T[keys, heads] = keys * queries^T, out^T[D, heads] = values^T * weights^T.
 //
-// A CTA takes (split, tile of heads) pairs in turn. Each of its warps streams every n-th granule of 16 keys
-// through a ring of its own, which runs ahead into the next pairs while one is finished (merge.cuh), and
-// starts before the preceding kernel has ended: only the granule with the step's own key waits for it.
+// A team of 1, 2 or 4 warps takes (split, tile of heads) pairs in turn. Each warp streams every n-th granule
+// of 16 keys through a ring of its own, which runs ahead into the next pairs while one is finished
+// (merge.cuh), and starts before the preceding kernel has ended: only the granule with the step's own key
+// waits for it.
 #pragma once
+#include <climits>
+
 #include "attention/merge.cuh"
 #include "attention/tile.cuh"
 #include "device/pdl.cuh"
@@ -20,72 +23,74 @@ __device__ __forceinline__ int granules_of(const DecodeItem& item) {
     return (item.end_key - item.first_key + kGranule - 1) / kGranule;
 }
 
-// Walks through the granules that a warp loads, of all pairs of its CTA. What the next pairs need is fetched
+// Walks through the granules that a warp loads, of all pairs of its team. What the next pair needs is fetched
 // while this one's granules are loaded.
 class DecodeCursor {
 public:
-    __device__ __forceinline__ DecodeCursor(const AttentionParams& p, int n_work)
-        : p_(p), n_work_(n_work), work_((int)blockIdx.x - (int)gridDim.x) {
-        next_ = item_at(blockIdx.x);
-        later_ = item_at(blockIdx.x + gridDim.x);
-        next_row_ = row_of(next_, blockIdx.x, 0);
-        move();
+    // Before the first granule.
+    __device__ __forceinline__ DecodeCursor(const AttentionParams& p, const DecodeTeam& team)
+        : p_(p), team_(team), ahead_(team) {
+        fetch();
     }
 
-    __device__ __forceinline__ bool done() const { return work_ >= n_work_; }
+    __device__ __forceinline__ bool done() const { return work_ >= team_.n_work; }
 
     // Row of the cache's [block][head][key] where the granule begins, and how many of its keys count.
-    __device__ __forceinline__ int row() const { return __shfl_sync(0xffffffff, row_, i_ % 32); }
-    __device__ __forceinline__ int n_valid() const { return item_.end_key - item_.first_key - key(i_); }
-    // Whether the step's own key is among them.
-    __device__ __forceinline__ bool is_new() const {
-        return item_.split == item_.n_splits - 1 && n_valid() <= kGranule;
-    }
+    __device__ __forceinline__ int row() const { return __shfl_sync(0xffffffff, row_, i_ - first_); }
+    __device__ __forceinline__ int n_valid() const { return n_keys_ - key(i_); }
 
     __device__ __forceinline__ void advance() {
-        if (++i_ == n_) {
-            move();
-        } else if (i_ % 32 == 0) {
-            row_ = row_of(item_, work_, i_);
+        if (++i_ < end_) return;
+        row_ = far_row_;
+        first_ = i_;
+        int n_rows = 32;
+        if (i_ >= n_) {
+            take();
+            n_rows = kItemRows >> team_.log_warps;
         }
+        end_ = min(n_, first_ + n_rows);
+        far_row_ = look_up(first_ + n_rows);
     }
 
 private:
-    __device__ __forceinline__ static int key(int i) {
-        return (threadIdx.x / 32 + i * kDecodeWarps) * kGranule;
+    __device__ __forceinline__ int key(int i) const { return (team_.rank + i * team_.n_warps) * kGranule; }
+    // To the next pair where this warp has a granule.
+    __device__ __forceinline__ void take() {
+        do {
+            work_ = ahead_.work;
+            ahead_ = ahead_.next();
+            item_ = next_;
+            n_keys_ = item_.end_key - item_.first_key;
+            n_ = (granules_of(item_) - team_.rank + team_.n_warps - 1) >> team_.log_warps;
+            head_row_ = DecodePair(p_, work_).kv_head * p_.block_size;
+            row_ = next_row_ + head_row_;
+            fetch();
+        } while (n_ <= 0 && !done());
+        first_ = i_ = 0;
+        if (done()) n_ = INT_MAX;
     }
-    __device__ __forceinline__ DecodeItem item_at(int work) const {
-        return load_item(p_.work, p_.units.quotient(min(work, n_work_ - 1)));
+    __device__ __forceinline__ void fetch() {
+        const int i = item_of(p_, ahead_.work), row = min(key(threadIdx.x % 32) / kGranule, kItemRows - 1);
+        next_ = load_item(p_.work, i);
+        next_row_ = __ldcg(p_.work.decode_rows + i * kItemRows + row);
     }
     // Lane l: of granule i + l.
-    __device__ __forceinline__ int row_of(const DecodeItem& item, int work, int i) const {
-        const int at = item.first_key + key(i + threadIdx.x % 32);
-        if (at >= item.end_key) return 0;
+    __device__ __forceinline__ int look_up(int i) const {
+        const int at = item_.first_key + key(i + threadIdx.x % 32);
+        if (at >= item_.end_key) return 0;
         const int i_block = p_.block_keys.quotient(at);
-        const int block = __ldcg(p_.table_blocks + item.table_start + i_block);
-        const int i_head = block * p_.n_kv_heads + DecodePair(p_, work).kv_head;
-        return (i_head - i_block) * p_.block_size + at;
-    }
-    __device__ __forceinline__ void open() {
-        i_ = 0;
-        n_ = (granules_of(item_) - (int)(threadIdx.x / 32) + kDecodeWarps - 1) / kDecodeWarps;
-        next_row_ = row_of(next_, work_ + gridDim.x, 0);
-        later_ = item_at(work_ + 2 * gridDim.x);
-    }
-    // To the next pair where this warp has a granule.
-    __device__ __forceinline__ void move() {
-        do {
-            work_ += gridDim.x;
-            item_ = next_;
-            row_ = next_row_;
-            next_ = later_;
-            open();
-        } while (n_ <= 0 && !done());
+        const int block = __ldcg(p_.table_blocks + item_.table_start + i_block);
+        return (block * p_.n_kv_heads - i_block) * p_.block_size + at + head_row_;
     }
 
     const AttentionParams& p_;
-    int n_work_, work_, i_, n_, row_, next_row_;
-    DecodeItem item_, next_, later_;
+    const DecodeTeam& team_;
+    DecodeTurn ahead_;  // of the next pair
+    int work_;
+    int i_ = 0, n_ = 0, end_ = 0;  // this warp's granules; the rows of those before end_ are at hand
+    int first_, row_, far_row_ = 0, next_row_;  // lane l: of first_ + l; behind them; of the next pair
+    int head_row_, n_keys_;
+    DecodeItem item_, next_;
 };
 
 template <typename T, int D, int Heads>
@@ -95,10 +100,13 @@ __device__ __forceinline__ void decode_items(const AttentionParams& p, uint8_t* 
     __shared__ DecodeMerge merge;
     const AttentionWork& w = p.work;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const int n_work = __ldcg(w.header) * p.units.n;  // staged long before the preceding kernel
+    const DecodeTeam team(p);
     pdl_launch_dependents();
-    if ((int)blockIdx.x >= n_work) {
-        if (blockIdx.x == 0 || p.follows_prefill) pdl_wait();
+    DecodeTurn turn(team);
+    DecodeCursor ahead(p, team);
+    DecodeItem item = load_item(w, item_of(p, turn.work));
+    if (turn.work >= team.n_work) {
+        if (turn.work == 0 || p.follows_prefill) pdl_wait();
         return;
     }
 
@@ -107,27 +115,21 @@ __device__ __forceinline__ void decode_items(const AttentionParams& p, uint8_t* 
     const uint32_t key_at = ring + lane % 16 * kRowBytes<D> + lane / 16 * 16;
     const uint32_t value_at =
         ring + kSideBytes + (lane % 8 + lane / 16 * 8) * kRowBytes<D> + lane / 8 % 2 * 16;
-    DecodeCursor ahead(p, n_work);
     bool waited = p.follows_prefill;
     int load_slot = 0;
     const auto load = [&] {
+        ahead.advance();
         if (!ahead.done()) {
-            if (!waited && ahead.is_new()) {
+            const int n_valid = ahead.n_valid();
+            if (!waited && n_valid <= kGranule) {  // may be the step's own key
                 pdl_wait();
                 waited = true;
             }
             const int64_t at = (int64_t)ahead.row() * D;
             const uint32_t to = ring + load_slot * 2 * kSideBytes;
             const T *k = static_cast<const T*>(p.k) + at, *v = static_cast<const T*>(p.v) + at;
-            const int n_valid = ahead.n_valid();
-            if (n_valid >= kGranule) {
-                load_rows<T, D, kGranule>(to, k);
-                load_rows<T, D, kGranule>(to + kSideBytes, v);
-            } else {
-                load_rows<T, D, kGranule>(to, k, n_valid);
-                load_rows<T, D, kGranule>(to + kSideBytes, v, n_valid);
-            }
-            ahead.advance();
+            load_rows<T, D, kGranule>(to, k, n_valid);
+            load_rows<T, D, kGranule>(to + kSideBytes, v, n_valid);
         }
         copy_commit();
         load_slot = load_slot + 1 == kStages ? 0 : load_slot + 1;
@@ -158,17 +160,18 @@ __device__ __forceinline__ void decode_items(const AttentionParams& p, uint8_t* 
     // instructions that no cache holds are fetched at about 8 cycles apiece.
     int slot = 0, n_before = kStages - 1;
     bool has_query = false;
-    DecodeItem item = load_item(w, p.units.quotient(blockIdx.x));
-    for (int work = blockIdx.x; work < n_work; work += gridDim.x) {
-        const DecodeItem next = load_item(w, p.units.quotient(min(work + (int)gridDim.x, n_work - 1)));
+    while (turn.work < team.n_work) {
+        const int work = turn.work;
+        turn = turn.next();
+        const DecodeItem next = load_item(w, item_of(p, turn.work));
         const int n_keys = item.end_key - item.first_key, n_granules = granules_of(item);
         float out[kTiles][D / 16][4] = {};
         float top[kTiles][2], sum[kTiles][2] = {};  // of two heads; sum: of this lane's keys
 #pragma unroll
         for (int t = 0; t < kTiles; ++t) top[t][0] = top[t][1] = -INFINITY;
-        for (int i = warp - n_before * kDecodeWarps; i < n_granules; i += kDecodeWarps) {
+        for (int i = team.rank - n_before * team.n_warps; i < n_granules; i += team.n_warps) {
             load();
-            if (i < warp) continue;
+            if (i < 0) continue;
             if (!has_query) {
                 wait();
                 load_query(item, work);
@@ -226,10 +229,10 @@ __device__ __forceinline__ void decode_items(const AttentionParams& p, uint8_t* 
         wait();
         const DecodeItem current = item;
         item = next;
-        if (work + (int)gridDim.x < n_work) load_query(item, work + gridDim.x);
+        if (turn.work < team.n_work) load_query(item, turn.work);
         has_query = true;
         // The slot behind this warp's last granule is free: the next load goes there.
-        finish_item<T, D, Heads>(p, current, DecodePair(p, work), out, top, sum, smem,
+        finish_item<T, D, Heads>(p, team, current, DecodePair(p, work), out, top, sum, smem,
                                  (warp * kStages + load_slot) * 2 * kSideBytes, &merge);
     }
     copy_wait<0>();

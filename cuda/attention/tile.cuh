@@ -23,30 +23,27 @@ constexpr bool kHasProducts = kArch >= 80 || (kArch >= 70 && std::is_same<T, __h
 template <int D>
 constexpr int kRowBytes = row_bytes(D);
 
-// One warp loads Rows rows of D elements that lie one after the other.
-template <typename T, int D, int Rows>
-__device__ __forceinline__ void load_rows(uint32_t dst, const T* src) {
-    constexpr int kPieces = D / 8;
-    static_assert(Rows * kPieces % 32 == 0, "whole rounds of lanes");
-    const int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int i = 0; i < Rows * kPieces / 32; ++i) {
-        const int c = lane + 32 * i;
-        copy16_async(dst + c / kPieces * kRowBytes<D> + c % kPieces * 16, src + c * 8, true);
-    }
-}
-
-// The same; rows from n_valid on are zero.
+// One warp loads Rows rows of D elements that lie one after the other; rows from n_valid on are zero.
 template <typename T, int D, int Rows>
 __device__ __forceinline__ void load_rows(uint32_t dst, const T* src, int n_valid) {
     constexpr int kPieces = D / 8, kCopies = (Rows * kPieces + 31) / 32;
     const int lane = threadIdx.x % 32;
+    if constexpr (32 % kPieces == 0) {  // one address: the others are constants away
+        constexpr int kRows = 32 / kPieces;
+        dst += lane / kPieces * kRowBytes<D> + lane % kPieces * 16;
+        src += lane * 8;
+        asm("" : "+l"(src), "+r"(dst));  // or each address is computed on its own
+        n_valid -= lane / kPieces;
 #pragma unroll
-    for (int i = 0; i < kCopies; ++i) {
-        const int c = lane + 32 * i, row = c / kPieces;
-        if (Rows * kPieces % 32 && row >= Rows) break;
-        copy16_async(dst + row * kRowBytes<D> + c % kPieces * 16, src + (row < n_valid ? c * 8 : 0),
-                     row < n_valid);
+        for (int i = 0; i < kCopies; ++i)
+            copy16_async(dst + i * kRows * kRowBytes<D>, src + i * 256, i * kRows < n_valid);
+    } else {
+#pragma unroll
+        for (int i = 0; i < kCopies; ++i) {
+            const int c = lane + 32 * i, row = c / kPieces;
+            if (Rows * kPieces % 32 && row >= Rows) break;
+            copy16_async(dst + row * kRowBytes<D> + c % kPieces * 16, src + c * 8, row < n_valid);
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-// cut_attention(): decode splits in order, prefill tiles with the most keys first.
+// cut_attention(): decode splits and prefill tiles, those with the most keys first.
 #include "attention/work.h"
 
 #include <algorithm>
@@ -22,6 +22,42 @@ int32_t max_prefill_items(const StepLimits& limits, int32_t group_size, int32_t 
     const int64_t rows = static_cast<int64_t>(limits.max_tokens) * group_size;
     return static_cast<int32_t>(rows / tile_rows + limits.max_seqs + 1);
 }
+
+namespace {
+
+constexpr int kFinishGranules = 2;  // what ending a pair costs, in granules of a warp
+
+int32_t granules_of(const DecodeItem& item) {
+    return (item.end_key - item.first_key + kGranule - 1) / kGranule;
+}
+
+// The granules that the busiest team computes, of items in their order: teams take pairs there and back.
+int32_t busiest_team(const AttentionWork& work, const DecodeItem* items, int32_t log_warps) {
+    const int32_t units = decode_tiles(work.n_kv_heads, work.group_size);
+    const int32_t n_teams = work.n_ctas * (kDecodeWarps >> log_warps), n_pairs = work.n_decode * units;
+    int32_t most = 0;
+    for (int32_t team = 0; team < std::min(n_teams, n_pairs); ++team) {
+        int32_t sum = 0, step = 2 * (n_teams - team) - 1;
+        for (int32_t pair = team; pair < n_pairs; pair += step, step = 2 * n_teams - step)
+            sum += ((granules_of(items[pair / units]) - 1) >> log_warps) + 1 + kFinishGranules;
+        most = std::max(most, sum);
+    }
+    return most;
+}
+
+// The warps of a team that are done first.
+int32_t choose_team(const AttentionWork& work, const DecodeItem* items, int32_t n_seqs) {
+    int32_t best = kLogDecodeWarps;
+    if (n_seqs <= kFewSeqs) return best;
+    int32_t least = busiest_team(work, items, best);
+    for (int32_t log_warps = best - 1; log_warps >= 0; --log_warps) {
+        const int32_t granules = busiest_team(work, items, log_warps);
+        if (granules < least) least = granules, best = log_warps;
+    }
+    return best;
+}
+
+}  // namespace
 
 void cut_attention(const StepInput& step, const int32_t* table_start, AttentionWork* work, DecodeItem* decode,
                    PrefillItem* prefill) {
@@ -52,8 +88,27 @@ void cut_attention(const StepInput& step, const int32_t* table_start, AttentionW
                                           0};
         }
     }
+    std::sort(decode, decode + work->n_decode, [](const DecodeItem& a, const DecodeItem& b) {
+        const int32_t longer = (a.end_key - a.first_key) - (b.end_key - b.first_key);
+        return longer ? longer > 0 : a.partial + a.split < b.partial + b.split;
+    });
+    work->log_warps = choose_team(*work, decode, step.n_seqs);
     const auto longer = [](const PrefillItem& a, const PrefillItem& b) { return a.end_key > b.end_key; };
     std::sort(prefill, prefill + work->n_prefill, longer);
+}
+
+void find_decode_rows(const AttentionWork& work, const DecodeItem* decode, const int32_t* table_blocks,
+                      int32_t* rows) {
+    for (int32_t i = 0; i < work.n_decode; ++i, rows += kItemRows) {
+        const DecodeItem& item = decode[i];
+        const int32_t* block = table_blocks + item.table_start + item.first_key / work.block_size;
+        int32_t offset = item.first_key % work.block_size;
+        const int32_t n = std::min(kItemRows, granules_of(item));
+        for (int32_t g = 0; g < n; ++g, offset += kGranule) {
+            if (offset == work.block_size) ++block, offset = 0;
+            rows[g] = *block * work.n_kv_heads * work.block_size + offset;
+        }
+    }
 }
 
 }  // namespace rvllm::cuda

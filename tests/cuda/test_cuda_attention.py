@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from cuda_harness import assert_attention, half
@@ -67,8 +69,9 @@ def test_attention_long_decode(cuda: opcall.Cuda, cpu: opcall.Cpu, length: int) 
 
 def test_attention_of_a_row_does_not_depend_on_the_batch(cuda: opcall.Cuda) -> None:
     rng = np.random.default_rng(1)
-    cache, step = random_paged(rng, *MIXED, 2, 128, half())
-    q = narrow(normal(rng, sum(MIXED[1]), 14 * 128), half())
+    keys, new = ([*MIXED[i], *more] for i, more in enumerate((range(1, 57), [1] * 56)))  # 64: as many as it holds for
+    cache, step = random_paged(rng, keys, new, 2, 128, half())
+    q = narrow(normal(rng, sum(new), 14 * 128), half())
     together = attend(cuda, q, step, cache, 14, q.dtype)
     starts = step["query_start"]
     for s, table in enumerate(step["tables"]):
@@ -100,6 +103,44 @@ def test_attention_lengths(cuda: opcall.Cuda, cpu: opcall.Cpu, kind: str, group:
         if m == 1 and kind == "mixed":
             alone = {"query_start": [0, 1], "positions": [n - 1], "tables": [step["tables"][s]]}
             assert attend(cuda, q[part].copy(), alone, cache, 2 * group, q.dtype).tobytes() == y[part].tobytes(), n
+
+
+# More sequences than equal bits are promised for: how many, heads of keys, group. An H200 gets teams of four warps, of
+# two and of one.
+BATCHES = {"few": (66, 2, 7), "more": (140, 2, 1), "many": (280, 2, 12)}
+
+
+def check_batch(cuda: opcall.Ops, cpu: opcall.Ops, seqs: list[tuple[int, int]], shape: tuple, dtype: str) -> None:
+    """Sequences of (keys, new tokens): rows against the CPU's, one by one, and against a second run."""
+    n_kv_heads, group, head_dim = shape
+    rng = np.random.default_rng(len(seqs) + head_dim)
+    cache, step = random_paged(rng, *([s[i] for s in seqs] for i in (0, 1)), n_kv_heads, head_dim, dtype)
+    starts = step["query_start"]
+    q = narrow(normal(rng, starts[-1], n_kv_heads * group * head_dim), dtype)
+    y = attend(cuda, q, step, cache, n_kv_heads * group, q.dtype)
+    want = attend(cpu, widen(q), step, cache, n_kv_heads * group, np.dtype(np.float32))
+    for first, end in pairwise(starts):
+        assert_attention(widen(y[first:end]), want[first:end], dtype)
+    assert attend(cuda, q, step, cache, n_kv_heads * group, q.dtype).tobytes() == y.tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("head_dim", HEAD_DIMS)
+@pytest.mark.parametrize("batch", BATCHES)
+def test_attention_large_batches(cuda: opcall.Cuda, cpu: opcall.Cpu, batch: str, head_dim: int, dtype: str) -> None:
+    n_seqs, n_kv_heads, group = BATCHES[batch]
+    seqs = [(1 + 37 * s % 80, 1) for s in range(n_seqs)]
+    seqs[20] = (75, 40)
+    check_batch(cuda, cpu, seqs, (n_kv_heads, group, head_dim), dtype)
+
+
+@pytest.mark.parametrize("n_seqs", [66, 100])
+def test_attention_large_batches_that_split(cuda: opcall.Cuda, cpu: opcall.Cpu, n_seqs: int) -> None:
+    """Teams of two warps on an H200, and of one, with short sequences behind the long ones and a prompt."""
+    seqs = [(1025 + s % 16, 1) for s in range(66)] + [(1 + s * s % 300, 1) for s in range(n_seqs - 66)]
+    if n_seqs > 66:
+        seqs[70] = (300, 300)
+    check_batch(cuda, cpu, seqs, (8, 2, 64), half())
 
 
 def test_attention_again_and_again(cuda: opcall.Cuda) -> None:
