@@ -5,8 +5,8 @@ from __future__ import annotations
 from aiohttp import web
 
 from rvllm.serve import schema
-from rvllm.serve.chat import prompt_ids
 from rvllm.serve.errors import JSON, ApiError
+from rvllm.serve.messages import prompt_ids
 from rvllm.serve.responses import encode
 from rvllm.serve.schema import DetokenizeRequest, TokenizeChatRequest, TokenizeTextRequest
 from rvllm.serve.service import SERVICE
