@@ -167,6 +167,8 @@ def test_unknown_architecture_lists_the_supported(read):
 def test_directories(tmp_path):
     with pytest.raises(ModelError, match="is not a model directory"):
         read_model_config(str(tmp_path / "missing"))
+    with pytest.raises(ModelError, match=r"download it first: hf download Qwen/Qwen3-0\.6B --local-dir Qwen3-0\.6B$"):
+        read_model_config("Qwen/Qwen3-0.6B")
     with pytest.raises(ModelError, match=r"holds no config\.json"):
         read_model_config(str(tmp_path))
     for text, words in (("{", "is not valid JSON"), ("[]", "must hold a JSON object, not a list"), ("\xff", "JSON")):

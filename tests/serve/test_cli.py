@@ -165,7 +165,7 @@ def test_sizes(text, size):
 def test_flags_that_messages_name_exist():
     parsers = next(a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction)).choices.values()
     known = {option for parser in parsers for action in parser._actions for option in action.option_strings}
-    known |= {"--unix-socket", "--version"}  # curl's, and the main parser's
+    known |= {"--unix-socket", "--local-dir", "--version"}  # of curl, of hf, and of the main parser
     for file in Path(rvllm.__file__).parent.rglob("*.py"):
         named = set(re.findall(r"(?<![-\w])--[a-z][a-z0-9-]+", file.read_text()))
         assert named <= known, file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from rvllm.config import HARMLESS_KEYS, Fields, ModelConfig, read_json
@@ -15,12 +16,16 @@ ARCHITECTURES = {
     "Qwen3ForCausalLM": qwen3,
 }
 
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
 
 def read_model_config(model: str) -> ModelConfig:
     """Read `model`/config.json of a supported architecture. Raises ModelError with one sentence."""
     root = Path(model)
     if not root.is_dir():
-        hint = "" if root.exists() else " (a name on a hub must be downloaded first)"
+        hint = ""
+        if _HUB_NAME.fullmatch(model):
+            hint = f"; if it is a name on Hugging Face, download it first: hf download {model} --local-dir {root.name}"
         raise ModelError(f"{model}: is not a model directory{hint}")
     path = root / "config.json"
     if not path.exists():
