@@ -37,7 +37,7 @@ struct LinearDesc {
     DType dtype = DType::bf16;
     int16_t tokens = 0;     // tokens per tile
     int16_t split = 1;      // CTAs that share the K of one row block; large: of each tile after whole rounds
-    int16_t sharing = 1;    // row blocks of a cluster, which share the tokens they read
+    int16_t sharing = 1;    // large: row blocks of a cluster, which share the tokens they read
     int16_t n_ctas = 0;     // wide, large: CTAs of the grid
     int16_t n_stages = 0;   // tiles of weights in flight per CTA
     int16_t trigger = 0;    // tiles before the last at which the next kernel may start; < 0: at exit

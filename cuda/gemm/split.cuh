@@ -1,10 +1,9 @@
 // linear_split_kernel (sm_90a): y = x @ weight^T for few tokens, bound by reading the weights.
 //
-// The CTAs of a cluster divide the K of 128 weight rows (or of several row blocks, which then share
-// the tokens by multicast). In each, one warp streams tiles of weights and tokens into a ring and
-// two warpgroups multiply, weights on the 64-row side. Sums go to shared memory, then every CTA adds
-// up its share of the features over the cluster, in rank order. The K ranges depend on K and the
-// split only, so a row's bits do not depend on M. Weights arrive before the previous kernel ends.
+// The CTAs of a cluster divide the K of 128 weight rows. In each, one warp streams tiles of weights and
+// tokens into a ring and two warpgroups multiply, weights on the 64-row side. Sums go to shared memory, then
+// every CTA adds up its share of the features over the cluster, in rank order. The K ranges depend on K and
+// the split only, so a row's bits do not depend on M. Weights arrive before the previous kernel ends.
 #pragma once
 #include "device/bulk.cuh"
 #include "device/cluster.cuh"
@@ -42,15 +41,13 @@ __global__ void __launch_bounds__(kSplitThreads)
     const int n_stages = p.n_stages, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const uint32_t weights = base, tokens = base + n_stages * kTileBytes;
     const int block = blockIdx.y, token0 = blockIdx.z * Tokens;
-    // The cluster is n_ranks shares of K times n_sharing row blocks.
     const int chunks = (int)k_chunks(p.k), n_ranks = gridDim.x, rank = blockIdx.x;
-    const int n_sharing = cluster_size() / n_ranks, part = cluster_rank() / n_ranks;
     const int c0 = chunks * rank / n_ranks, n = chunks * (rank + 1) / n_ranks - c0;
 
     if (threadIdx.x == 0) {
         for (int s = 0; s < n_stages; ++s) {
             mbarrier_init(smem_ptr(&full[s]), 1);
-            mbarrier_init(smem_ptr(&empty[s]), 8 * n_sharing);
+            mbarrier_init(smem_ptr(&empty[s]), 8);
         }
         mbarrier_init_fence();
     }
@@ -70,28 +67,13 @@ __global__ void __launch_bounds__(kSplitThreads)
         for (int i = 0; i < ahead; ++i) load_weights(i, i);
         if (p.trigger >= n - ahead) pdl_launch_dependents();
     }
-    __syncwarp();
-    if (n_sharing > 1) {
-        cluster_sync_relaxed();
-    } else {
-        __syncthreads();
-    }
+    __syncthreads();
 
     if (warp == 8) {
         if (lane == 0) {
-            // Each of the CTAs that share the tokens brings in its part of them for all.
-            const uint32_t part_bytes = kTokenBytes / n_sharing;
-            const int part_token = token0 + part * (Tokens / n_sharing);
-            uint32_t sharing = 0;
-            for (int j = 0; j < n_sharing; ++j) sharing |= 1u << (j * n_ranks + rank);
             auto load_tokens = [&](int slot, int i) {
-                const uint32_t dst = tokens + slot * kTokenBytes + part * part_bytes,
-                               bar = smem_ptr(&full[slot]);
-                if (n_sharing > 1) {
-                    tensor_load_multicast(dst, &x_map, (c0 + i) * kChunk, part_token, bar, (uint16_t)sharing);
-                } else {
-                    tensor_load(dst, &x_map, (c0 + i) * kChunk, part_token, bar);
-                }
+                tensor_load(tokens + slot * kTokenBytes, &x_map, (c0 + i) * kChunk, token0,
+                            smem_ptr(&full[slot]));
             };
             prefetch_map(&x_map);
             pdl_wait();
@@ -111,9 +93,8 @@ __global__ void __launch_bounds__(kSplitThreads)
         Math math(weights, tokens);
         math.clear();
         RingPosition at;
-        const uint32_t emptied = cluster_address(smem_ptr(empty), min(lane, n_sharing - 1) * n_ranks + rank);
         math.run(n, smem_ptr(full), n_stages, at, [&](int slot) {
-            if (lane < n_sharing) mbarrier_arrive_cluster(emptied + slot * 8);
+            if (lane == 0) mbarrier_arrive(smem_ptr(&empty[slot]));
         });
         asm volatile("bar.sync 1, 256;" ::: "memory");  // the ring is read no more
 #pragma unroll
@@ -142,7 +123,7 @@ __global__ void __launch_bounds__(kSplitThreads)
             const uint32_t address = smem_ptr(at);
             float4 v[kMaxSplit];
 #pragma unroll
-            for (int s = 0; s < kMaxSplit; ++s) v[s] = cluster_load(address, part * n_ranks + s, s < n_ranks);
+            for (int s = 0; s < kMaxSplit; ++s) v[s] = cluster_load(address, s, s < n_ranks);
 #pragma unroll
             for (int s = 1; s < kMaxSplit; ++s) v[0] = v[0] + v[s];
             return v[0];
@@ -172,7 +153,7 @@ __global__ void __launch_bounds__(kSplitThreads)
             }
         }
     }
-    if (n_ranks * n_sharing > 1) {  // nobody leaves while its shared memory is in use elsewhere
+    if (n_ranks > 1) {  // nobody leaves while its shared memory is in use elsewhere
         __syncwarp();
         cluster_sync_relaxed();
     }

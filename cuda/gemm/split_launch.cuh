@@ -14,7 +14,7 @@ cudaError_t launch_split(const LinearDesc& desc, const CUtensorMap& x_map, const
     if (ready != cudaSuccess) return ready;
     cudaLaunchAttribute attrs[2] = {};
     attrs[0].id = cudaLaunchAttributeClusterDimension;
-    attrs[0].val.clusterDim = {(unsigned)desc.split, (unsigned)desc.sharing, 1};
+    attrs[0].val.clusterDim = {(unsigned)desc.split, 1, 1};
     attrs[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attrs[1].val.programmaticStreamSerializationAllowed = 1;
     cudaLaunchConfig_t config = {};

@@ -1,14 +1,12 @@
 // linear_wide_kernel (sm_90a): y = x @ weight^T when there are more tiles than multiprocessors.
 //
-// Persistent clusters of R CTAs take tiles of R x 128 weight rows and Tokens tokens; each CTA fetches
-// a part of the tokens for all. Whole rounds of tiles come first in an order that reuses L2;
-// the rest, one to two tiles per cluster, is cut evenly along K (stream-K). A tile cut in two is
-// begun by the cluster that does it before all else, which leaves its sums in the workspace, and
-// finished by the next cluster, which goes on from them after all else: nobody waits in practice. The cuts
-// depend on N, K, the number of token tiles and the chip only. Warp roles are those of split.cuh.
+// Persistent CTAs take tiles of 128 weight rows and Tokens tokens. Whole rounds of tiles come first in an
+// order that reuses L2; the rest, one to two tiles per CTA, is cut evenly along K (stream-K). A tile cut in
+// two is begun by the CTA that does it before all else, which leaves its sums in the workspace, and finished
+// by the next CTA, which goes on from them after all else: nobody waits in practice. The cuts depend on N, K,
+// the number of token tiles and the chip only. Warp roles are those of split.cuh.
 #pragma once
 #include "device/bulk.cuh"
-#include "device/cluster.cuh"
 #include "device/mbarrier.cuh"
 #include "device/pdl.cuh"
 #include "gemm/epilogue.cuh"
@@ -26,24 +24,24 @@ inline int wide_smem_bytes(int tokens, int n_stages) {
     return 1024 + n_stages * (kTileBytes + tokens * 128);
 }
 
-// The part of one tile that a cluster computes: chunks [begin, end) of `tile`.
+// The part of one tile that a CTA computes: chunks [begin, end) of `tile`.
 struct WideSegment {
     int tile, begin, end;
-    bool publish;  // leaves its sums to the next cluster
-    bool collect;  // goes on from the sums of the previous cluster
+    bool publish;  // leaves its sums to the next CTA
+    bool collect;  // goes on from the sums of the previous CTA
 };
 
-// The segments of one cluster, in order.
+// The segments of one CTA, in order.
 class WideSchedule {
 public:
-    __device__ __forceinline__ WideSchedule(int n_tiles, int chunks, int cluster, int n_clusters)
-        : chunks_(chunks), cluster_(cluster), n_clusters_(n_clusters) {
-        const int rest = n_tiles % n_clusters;
-        n_rounds_ = n_tiles / n_clusters - (rest != 0);
-        first_ = n_rounds_ * n_clusters;
-        const int64_t units = rest ? (int64_t)(rest + n_clusters) * chunks : 0;
-        begin_ = (int)(units * cluster / n_clusters);
-        end_ = (int)(units * (cluster + 1) / n_clusters);
+    __device__ __forceinline__ WideSchedule(int n_tiles, int chunks)
+        : chunks_(chunks), cta_(blockIdx.x), n_ctas_(gridDim.x) {
+        const int rest = n_tiles % n_ctas_;
+        n_rounds_ = n_tiles / n_ctas_ - (rest != 0);
+        first_ = n_rounds_ * n_ctas_;
+        const int64_t units = rest ? (int64_t)(rest + n_ctas_) * chunks : 0;
+        begin_ = (int)(units * cta_ / n_ctas_);
+        end_ = (int)(units * (cta_ + 1) / n_ctas_);
         step_ = end_ % chunks ? -1 : 0;
         next_ = ceil_div(begin_, chunks);
     }
@@ -58,7 +56,7 @@ public:
             return true;
         }
         if (step_ < n_rounds_) {
-            s.tile = step_++ * n_clusters_ + cluster_;
+            s.tile = step_++ * n_ctas_ + cta_;
             return true;
         }
         if (next_ < end_ / chunks_) {
@@ -78,17 +76,17 @@ public:
     __device__ __forceinline__ int total_chunks() const { return n_rounds_ * chunks_ + end_ - begin_; }
 
 private:
-    int chunks_, cluster_, n_clusters_, n_rounds_, first_, begin_, end_, step_;
+    int chunks_, cta_, n_ctas_, n_rounds_, first_, begin_, end_, step_;
     int64_t next_;
 };
 
 struct WideTile {
-    int group, token0;  // of R row blocks; first token
+    int block, token0;  // of 128 weight rows; first token
 };
 
 // Tiles of neighbouring indices share weights, then tokens.
-__device__ __forceinline__ WideTile wide_tile(int tile, int n_groups, int n_token_tiles, int tokens) {
-    const int band = kBandTokens / tokens, in_band = band * n_groups;
+__device__ __forceinline__ WideTile wide_tile(int tile, int n_blocks, int n_token_tiles, int tokens) {
+    const int band = kBandTokens / tokens, in_band = band * n_blocks;
     const int b = tile / in_band, r = tile % in_band, width = min(band, n_token_tiles - b * band);
     return {r / width, (b * band + r % width) * tokens};
 }
@@ -97,9 +95,9 @@ __device__ __forceinline__ WideTile wide_tile(int tile, int n_groups, int n_toke
 // not an addition happens once per segment, or that thread becomes the bottleneck.
 class WideCursor {
 public:
-    __device__ __forceinline__ WideCursor(const WideSchedule& schedule, const LinearParams& p, int n_groups,
+    __device__ __forceinline__ WideCursor(const WideSchedule& schedule, const LinearParams& p, int n_blocks,
                                           int n_token_tiles, int tokens)
-        : schedule_(schedule), p_(p), n_groups_(n_groups), n_token_tiles_(n_token_tiles), tokens_(tokens) {
+        : schedule_(schedule), p_(p), n_blocks_(n_blocks), n_token_tiles_(n_token_tiles), tokens_(tokens) {
         open();
     }
 
@@ -110,25 +108,23 @@ public:
     }
 
     const uint8_t* weight;   // tile of this CTA's row block
-    int column, token, row;  // of this CTA's part of the token tile, of the row block
+    int column, token, row;  // of the tile of tokens, of the row block
 
 private:
     __device__ __forceinline__ void open() {
         WideSegment s;
         if (!schedule_.next(s)) return;
-        const WideTile tile = wide_tile(s.tile, n_groups_, n_token_tiles_, tokens_);
-        const int n_ranks = cluster_size(), rank = cluster_rank(), last = (int)row_blocks(p_.n) - 1;
-        const size_t block = min(tile.group * n_ranks + rank, last);
-        weight = p_.weight + (block * k_chunks(p_.k) + s.begin) * kTileBytes;
+        const WideTile tile = wide_tile(s.tile, n_blocks_, n_token_tiles_, tokens_);
+        weight = p_.weight + ((size_t)tile.block * k_chunks(p_.k) + s.begin) * kTileBytes;
         column = s.begin * kChunk;
-        row = (int)block * kBlockRows;
-        token = tile.token0 + rank * (tokens_ / n_ranks);
+        row = tile.block * kBlockRows;
+        token = tile.token0;
         left_ = s.end - s.begin;
     }
 
     WideSchedule schedule_;
     const LinearParams& p_;
-    int n_groups_, n_token_tiles_, tokens_, left_;
+    int n_blocks_, n_token_tiles_, tokens_, left_;
 };
 
 template <typename T, int Tokens>
@@ -145,28 +141,23 @@ __global__ void __launch_bounds__(kWideThreads, 1)
     const uint32_t base = (smem_ptr(smem_raw) + 1023) & ~1023u;
     const int n_stages = p.n_stages, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const uint32_t weights = base, tokens = base + n_stages * kTileBytes;
-    const int chunks = (int)k_chunks(p.k), n_blocks = (int)row_blocks(p.n), n_ranks = cluster_size();
-    const int n_groups = (n_blocks + n_ranks - 1) / n_ranks;
+    const int chunks = (int)k_chunks(p.k), n_blocks = (int)row_blocks(p.n);
     const int n_token_tiles = (p.m + Tokens - 1) / Tokens;
-    const int rank = cluster_rank();
-    const WideSchedule schedule(n_groups * n_token_tiles, chunks, blockIdx.x / n_ranks, gridDim.x / n_ranks);
+    const WideSchedule schedule(n_blocks * n_token_tiles, chunks);
 
     if (threadIdx.x == 0) {
         for (int s = 0; s < n_stages; ++s) {
             mbarrier_init(smem_ptr(&full[s]), 1);
-            mbarrier_init(smem_ptr(&empty[s]), 8 * n_ranks);
+            mbarrier_init(smem_ptr(&empty[s]), 8);
         }
         mbarrier_init_fence();
     }
-    __syncwarp();
-    cluster_sync_relaxed();
+    __syncthreads();
 
     if (warp == 8) {
         if (lane == 0) {
             const uint64_t policy = policy_evict_first();
             const uint32_t full0 = smem_ptr(full), empty0 = smem_ptr(empty);
-            const uint32_t part = tokens + rank * (kTokenBytes / n_ranks);
-            const uint16_t everybody = (uint16_t)((1 << n_ranks) - 1);
             auto load_weights = [&](int slot, const WideCursor& c) {
                 const uint32_t dst = weights + slot * kTileBytes, bar = full0 + slot * 8;
                 mbarrier_expect(bar, kTileBytes + kTokenBytes);
@@ -177,15 +168,10 @@ __global__ void __launch_bounds__(kWideThreads, 1)
                 }
             };
             auto load_tokens = [&](int slot, const WideCursor& c) {
-                const uint32_t dst = part + slot * kTokenBytes;
-                if (n_ranks > 1) {
-                    tensor_load_multicast(dst, &x_map, c.column, c.token, full0 + slot * 8, everybody);
-                } else {
-                    tensor_load(dst, &x_map, c.column, c.token, full0 + slot * 8);
-                }
+                tensor_load(tokens + slot * kTokenBytes, &x_map, c.column, c.token, full0 + slot * 8);
             };
             const int total = schedule.total_chunks(), ahead = min(total, n_stages);
-            WideCursor cursor(schedule, p, n_groups, n_token_tiles, Tokens), behind = cursor;
+            WideCursor cursor(schedule, p, n_blocks, n_token_tiles, Tokens), behind = cursor;
             for (int i = 0; i < ahead; ++i, cursor.advance()) load_weights(i, cursor);
             if (p.trigger >= total - ahead) pdl_launch_dependents();
             prefetch_map(&x_map);
@@ -207,16 +193,15 @@ __global__ void __launch_bounds__(kWideThreads, 1)
         WideSegment segment;
         float4* mine =
             static_cast<float4*>(p.workspace) + (size_t)blockIdx.x * (Tokens / 8) * 256 + threadIdx.x;
-        const uint32_t emptied = cluster_address(smem_ptr(empty), min(lane, n_ranks - 1));
         auto release = [&](int slot) {
-            if (lane < n_ranks) mbarrier_arrive_cluster(emptied + slot * 8);
+            if (lane == 0) mbarrier_arrive(smem_ptr(&empty[slot]));
         };
         while (walk.next(segment)) {
             auto& acc = math.acc;
             math.clear();
             if (segment.collect) {
                 if (threadIdx.x == 0) {
-                    int* flag = p.flags + blockIdx.x - n_ranks;
+                    int* flag = p.flags + blockIdx.x - 1;
                     int ready;
                     do
                         asm volatile("ld.acquire.gpu.global.s32 %0, [%1];"
@@ -227,7 +212,7 @@ __global__ void __launch_bounds__(kWideThreads, 1)
                     *flag = 0;
                 }
                 asm volatile("bar.sync 1, 256;" ::: "memory");
-                const float4* theirs = mine - (size_t)n_ranks * (Tokens / 8) * 256;
+                const float4* theirs = mine - (Tokens / 8) * 256;
 #pragma unroll
                 for (int i = 0; i < Tokens / 8; ++i) {
                     const float4 u = __ldcg(theirs + i * 256);
@@ -253,15 +238,14 @@ __global__ void __launch_bounds__(kWideThreads, 1)
                 continue;
             }
             pdl_wait();
-            const WideTile tile = wide_tile(segment.tile, n_groups, n_token_tiles, Tokens);
+            const WideTile tile = wide_tile(segment.tile, n_blocks, n_token_tiles, Tokens);
             const bool pairs = p.act == Act::silu_mul;
             const int units = pairs ? 2 : 4;  // per token in the 16 rows of this warp
             const int row = unit_row(p.act, lane % units);
             float* turned = stage[warp];
 #pragma unroll
             for (int r = 0; r < Math::kRowTiles; ++r) {
-                const UnitEpilogue<T> unit(p, tile.group * n_ranks + rank,
-                                           math.row(r) / 16 * units + lane % units);
+                const UnitEpilogue<T> unit(p, tile.block, math.row(r) / 16 * units + lane % units);
 #pragma unroll
                 for (int j = 0; j < Math::kN / 8; j += kStageTokens / 8) {
                     const int token0 = tile.token0 + math.token(j) - lane % 4 * 2;
@@ -281,8 +265,6 @@ __global__ void __launch_bounds__(kWideThreads, 1)
             }
         }
     }
-    __syncwarp();
-    cluster_sync_relaxed();  // nobody leaves while the other may still arrive at its barriers
 }
 
 }  // namespace rvllm::cuda
