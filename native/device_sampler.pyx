@@ -1,4 +1,5 @@
 """Drive the sampler of a device from Python, as rvllm._native.sampler.Sampler is driven: for tests and benchmarks."""
+cimport cython
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libcpp.algorithm cimport sort
 from libcpp.vector cimport vector
@@ -11,6 +12,7 @@ from rvllm._native.device cimport Device
 from rvllm._native.sampler cimport describe_sequence, results_of, sample_rows_of
 
 
+@cython.no_gc_clear  # __dealloc__ needs the device
 cdef class DeviceSampler:
     """The sampler of `device`, over logits that lie in its memory.
 

@@ -6,6 +6,7 @@ backends get the bytes from an operand's first element to its last, and give tho
 """
 import numpy as np
 
+cimport cython
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
@@ -39,6 +40,7 @@ cdef struct Bound:
     StepInput* step
 
 
+@cython.no_gc_clear  # __dealloc__ needs the backend
 cdef class Mirror:
     """Backend memory that stands for bytes of host memory."""
     cdef Ops ops
@@ -55,6 +57,7 @@ cdef class Mirror:
             (b.free_host if self.pinned else b.free)(b, self.device, self.n_bytes)
 
 
+@cython.no_gc_clear  # likewise
 cdef class Call:
     """One op bound to its operands."""
     cdef OpCall call
@@ -139,6 +142,7 @@ cdef Mirror mirror(Ops ops, void* host, size_t n_bytes, bint is_output, bint pin
     return m
 
 
+@cython.no_gc_clear  # its backend outlives what is made with it
 cdef class Ops:
     """A backend of its own; n_threads, of the CPU: 0 uses as many as the process may use. ValueError: there is none."""
     cdef Device device

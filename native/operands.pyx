@@ -4,6 +4,7 @@ Types are float32, float16, int32, and uint16 for the bits of bf16, which NumPy 
 """
 import numpy as np
 
+cimport cython
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from rvllm._native.core cimport Backend, BlockCopy, DType, RowOrder, WeightFormat, kMaxCacheGroups
@@ -27,6 +28,7 @@ cdef void* data_of(array, bint write=False) except? NULL:
     return <void*><size_t>address
 
 
+@cython.no_gc_clear  # __dealloc__ needs the device
 cdef class WeightArray:
     """A weight in the backend's layout, freed with the object."""
     def __dealloc__(self):

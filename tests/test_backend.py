@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 
@@ -89,3 +91,14 @@ def test_ops_of_a_step_run_in_order(cpu: opcall.Cpu) -> None:
     ]
     cpu.submit(calls, step)
     assert (z == 6).all()
+
+
+def test_ops_and_weights_may_be_collected_in_any_order() -> None:
+    """What the collector of cycles takes apart still finds the backend that its memory belongs to."""
+    for _ in range(20):
+        ops = opcall.Cpu(1)
+        x, y = np.ones((2, 8), np.float32), np.empty((2, 8), np.float32)
+        cycle: list[object] = [ops, ops.weight(np.ones((8, 8), np.float32)), ops.bind("silu", [x], [], [y])]
+        cycle.append(cycle)
+        del ops, cycle
+        gc.collect()
