@@ -66,6 +66,7 @@ beside tests tests tests/cuda tests/serve/test_load.py
 beside memcheck sanitise memcheck "bf16 and not long or cpu and (5003 or 0.95) or between_the_tiers"
 beside racecheck sanitise racecheck "bf16 and view or mixed_batch and 128 or large_batches and 128 and bf16 or cpu and 31-5"
 finish tests memcheck racecheck
+step "linear, check" timeout 60 "$build/cuda/cuda_gemm" --check-small
 step "linear" "$build/cuda/cuda_gemm"
 step "attention" "$python" bench/cuda_attention.py
 step "sampler" "$python" bench/cuda_sampler.py

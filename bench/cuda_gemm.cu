@@ -3,6 +3,7 @@
 //   cuda_gemm --check          every kernel, type and epilogue against a float64 product
 //   cuda_gemm --check-small    a few of them, for compute-sanitizer
 //   cuda_gemm [--json]         decode steps (113 linears of a 7B model in one graph) and prefill
+//   cuda_gemm --arch N ...     with the kernels that are chosen on sm_N, of those that were compiled
 //
 // Build with -DRVLLM_CUDA=ON -DRVLLM_CUDA_BENCH=ON.
 #include <cuda_bf16.h>
@@ -21,6 +22,7 @@
 #include "device/convert.cuh"
 #include "gemm/linear.h"
 #include "gemm/pack.h"
+#include "gpu.h"
 
 using namespace rvllm;
 using namespace rvllm::cuda;
@@ -36,7 +38,8 @@ using namespace rvllm::cuda;
 
 namespace {
 
-Device device;
+Context context;
+Device& device = context.device;
 cudaStream_t stream;
 void* workspace;
 uint32_t seed = 1;
@@ -172,7 +175,7 @@ struct Problem {
         a.k = c.k;
         a.act = c.silu ? Act::silu_mul : Act::none;
         a.out = c.f32 ? DType::f32 : dtype_of<T>();
-        CHECK(launch_linear(desc, a, workspace, stream, true));
+        CHECK(launch_linear(desc, a, workspace, stream, context.pdl));
         CHECK(cudaStreamSynchronize(stream));
         *guard = y.guard_intact();
         const std::vector<uint8_t> raw = y.host();
@@ -235,6 +238,28 @@ std::vector<LinearDesc> large_descs(const Case& c, int m, DType dtype) {
     return descs;
 }
 
+// linear_tile_kernel with tiles of every size, whole and cut.
+std::vector<LinearDesc> tile_descs(const Case& c, int m, DType dtype) {
+    std::vector<LinearDesc> descs;
+    LinearDesc d;
+    d.kernel = LinearKernel::tile;
+    d.dtype = dtype;
+    d.slice = m;
+    for (int tokens : {8, 16, 32, 64, 128, 256})
+        for (int split : {1, 2}) {
+            const bool deep = split > 1 && tokens <= 32;
+            const int n_stages = device.arch < 80 ? 2 : deep ? kTileDeepStages : tile_stages(tokens);
+            if (n_stages * (kTileBytes + tokens * 128) > device.smem_bytes) continue;
+            const int64_t n_tiles = row_blocks(c.n) * ceil_div(m, tokens);
+            d.tokens = (int16_t)tokens;
+            d.n_stages = (int16_t)n_stages;
+            d.split = (int16_t)split;
+            d.n_ctas = (int16_t)std::min(n_tiles * (split > 1 ? k_chunks(c.k) : 1), (int64_t)device.n_sms);
+            descs.push_back(d);
+        }
+    return descs;
+}
+
 template <typename T>
 void check_case(const Case& c, const std::vector<int>& ms, bool forced) {
     const int max_m = *std::max_element(ms.begin(), ms.end());
@@ -246,12 +271,14 @@ void check_case(const Case& c, const std::vector<int>& ms, bool forced) {
     for (int m : ms) {
         std::vector<LinearDesc> descs = {choose_linear(device, {m, c.n, c.k, dtype_of<T>()})};
         if (forced) {
-            descs.push_back(choose_linear({80, device.n_sms}, {m, c.n, c.k, DType::f16}));
-            descs.back().dtype = dtype_of<T>();
+            descs.push_back(
+                choose_linear({80, device.n_sms, device.smem_bytes}, {m, c.n, c.k, dtype_of<T>()}));
             descs.push_back(choose_linear(device, {m, c.n, c.k, dtype_of<T>(), true}));
         }
         if (forced && device.arch == 90 && (m == 130 || m == 257))
             for (const LinearDesc& d : large_descs(c, m, dtype_of<T>())) descs.push_back(d);
+        if (forced && (m == 9 || m == 130))
+            for (const LinearDesc& d : tile_descs(c, m, dtype_of<T>())) descs.push_back(d);
         for (const LinearDesc& d : descs) {
             bool guard;
             const std::vector<float> got = problem.run(d, 0, m, &guard);
@@ -369,55 +396,56 @@ double graph_us(const std::function<void()>& record, int repeats) {
 }
 
 // The linears of Qwen2.5-7B: 28 layers of four, and the LM head.
-struct Model {
-    static constexpr int kLayers = 28, kMaxM = 16384;
-    struct Linear {
-        const char* name;
-        int n, k;
-    };
-    static constexpr Linear linears[5] = {{"qkv", 4608, 3584},
-                                          {"o", 3584, 3584},
-                                          {"gate_up", 37888, 3584},
-                                          {"down", 3584, 18944},
-                                          {"lm_head", 152064, 3584}};
+struct Linear {
+    const char* name;
+    int n, k;
+};
+constexpr int kLayers = 28, kMaxM = 16384;
+constexpr Linear kLinears[5] = {{"qkv", 4608, 3584},
+                                {"o", 3584, 3584},
+                                {"gate_up", 37888, 3584},
+                                {"down", 3584, 18944},
+                                {"lm_head", 152064, 3584}};
 
+template <typename T>
+struct Model {
     Model() : x((size_t)kMaxM * 18944), y((size_t)kMaxM * 37888) {
         randomize(x, 1.f);
         for (int layer = 0; layer < kLayers; ++layer)
             for (int i = 0; i < 4; ++i) weights.push_back(make(i));
         weights.push_back(make(4));
     }
-    __nv_bfloat16* make(int i) {
-        __nv_bfloat16* w;
-        const size_t n = packed_bytes(WeightLayout::tiles, linears[i].n, linears[i].k) / 2;
+    T* make(int i) {
+        T* w;
+        const size_t n = packed_bytes(WeightLayout::tiles, kLinears[i].n, kLinears[i].k) / 2;
         CHECK(cudaMalloc(&w, n * 2));
         random_kernel<<<1024, 256>>>(w, n, ++seed, 0.02f);
         CHECK(cudaDeviceSynchronize());
         return w;
     }
     void launch(int i, int layer, int m) {
-        const Linear& l = linears[i];
-        const LinearDesc desc = choose_linear(device, {m, l.n, l.k, DType::bf16});
+        const Linear& l = kLinears[i];
+        const LinearDesc desc = choose_linear(device, {m, l.n, l.k, dtype_of<T>()});
         LinearArgs a;
         a.weight = weights[i == 4 ? kLayers * 4 : layer * 4 + i];
         a.x = x.data;
         a.y = y.data;
         a.act = i == 2 ? Act::silu_mul : Act::none;
-        a.out = i == 4 && m <= 256 ? DType::f32 : DType::bf16;
+        a.out = i == 4 && m <= 256 ? DType::f32 : dtype_of<T>();
         a.x_stride = l.k;
         a.y_stride = i == 2 ? l.n / 2 : l.n;
         a.m = m;
         a.n = l.n;
         a.k = l.k;
-        CHECK(launch_linear(desc, a, workspace, stream, true));
+        CHECK(launch_linear(desc, a, workspace, stream, context.pdl));
     }
-    Buffer<__nv_bfloat16> x, y;
-    std::vector<__nv_bfloat16*> weights;
+    Buffer<T> x, y;
+    std::vector<T*> weights;
 };
-constexpr Model::Linear Model::linears[5];
 
+template <typename T>
 void time_all(bool json) {
-    Model model;
+    Model<T> model;
     cudaDeviceProp prop;
     CHECK(cudaGetDeviceProperties(&prop, 0));
     auto row = [&](const std::string& name, double us, double bytes, double flop) {
@@ -437,8 +465,8 @@ void time_all(bool json) {
         const std::string suffix = " M=" + std::to_string(m);
         double bytes = 0, flop = 0;
         for (int i = 0; i < (decode ? 5 : 4); ++i) {
-            const Model::Linear& l = Model::linears[i];
-            const int count = i == 4 ? 1 : m > 4096 ? 4 : Model::kLayers;
+            const Linear& l = kLinears[i];
+            const int count = i == 4 ? 1 : m > 4096 ? 4 : kLayers;
             const double us = graph_us(
                                   [&] {
                                       for (int j = 0; j < count; ++j) model.launch(i, j, m);
@@ -447,12 +475,12 @@ void time_all(bool json) {
                               count;
             const double b = 2.0 * l.n * l.k, f = b * m;
             row(l.name + suffix, us, b, f);
-            bytes += b * (i == 4 ? 1 : Model::kLayers);
-            flop += f * (i == 4 ? 1 : Model::kLayers);
+            bytes += b * (i == 4 ? 1 : kLayers);
+            flop += f * (i == 4 ? 1 : kLayers);
         }
         const double us = graph_us(
             [&] {
-                for (int j = 0; j < Model::kLayers; ++j)
+                for (int j = 0; j < kLayers; ++j)
                     for (int i = 0; i < 4; ++i) model.launch(i, j, m);
                 if (decode) model.launch(4, 0, m);
             },
@@ -465,6 +493,7 @@ void time_all(bool json) {
 
 int main(int argc, char** argv) {
     bool check = false, small = false, json = false;
+    int arch = 0;
     for (int i = 1; i < argc; ++i) {
         if (!std::strcmp(argv[i], "--check"))
             check = true;
@@ -472,23 +501,27 @@ int main(int argc, char** argv) {
             small = true;
         else if (!std::strcmp(argv[i], "--json"))
             json = true;
+        else if (!std::strcmp(argv[i], "--arch") && i + 1 < argc)
+            arch = std::atoi(argv[++i]);
         else
-            return std::printf("usage: cuda_gemm [--check | --check-small] [--json]\n"), 2;
+            return std::printf("usage: cuda_gemm [--check | --check-small] [--arch N] [--json]\n"), 2;
     }
-    int major, minor;
-    CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0));
-    CHECK(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0));
-    CHECK(cudaDeviceGetAttribute(&device.n_sms, cudaDevAttrMultiProcessorCount, 0));
-    device.arch = major * 10 + minor;
+    cudaDeviceProp prop;
+    CHECK(cudaGetDeviceProperties(&prop, 0));
+    CHECK(find_kernels(&context, prop));
+    if (arch) device.arch = arch;
     CHECK(cudaStreamCreate(&stream));
-    CHECK(cudaMalloc(&workspace, linear_workspace_bytes(device)));
-    CHECK(cudaMemset(workspace, 0, linear_workspace_bytes(device)));
+    Device older = device;  // whose kernel is checked too
+    older.arch = 80;
+    const size_t workspace_bytes = std::max(linear_workspace_bytes(device), linear_workspace_bytes(older));
+    CHECK(cudaMalloc(&workspace, workspace_bytes));
+    CHECK(cudaMemset(workspace, 0, workspace_bytes));
     if (check || small) {
         check ? check_all<__half>() : check_small<__half>();
         if (device.arch >= 80) check ? check_all<__nv_bfloat16>() : check_small<__nv_bfloat16>();
         std::printf("%d checks, %d failed\n", n_checked, n_failed);
         return n_failed != 0;
     }
-    time_all(json);
+    device.arch >= 80 ? time_all<__nv_bfloat16>(json) : time_all<__half>(json);
     return 0;
 }

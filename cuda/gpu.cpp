@@ -47,7 +47,7 @@ bool planned_gpu(int arch, Context* context) {
     for (const auto& k : known) {
         const bool sm90 = k.arch == 90;
         if (k.arch != arch || (sm90 && !kHasSm90)) continue;
-        context->device = {k.arch, k.n_sms};
+        context->device = {k.arch, k.n_sms, k.smem_kb * 1024};
         context->attention_device = {sm90, k.arch, k.smem_kb * 1024};
         return true;
     }
@@ -60,8 +60,9 @@ cudaError_t find_kernels(Context* c, const cudaDeviceProp& properties) {
     if (e != cudaSuccess) return e;
     const int native = properties.major * 10 + properties.minor;
     const bool sm90 = kHasSm90 && native == 90;
-    c->device = {sm90 ? native : arch, properties.multiProcessorCount};
-    c->attention_device = {sm90, arch, static_cast<int>(properties.sharedMemPerBlockOptin)};
+    const int smem_bytes = static_cast<int>(properties.sharedMemPerBlockOptin);
+    c->device = {sm90 ? native : arch, properties.multiProcessorCount, smem_bytes};
+    c->attention_device = {sm90, arch, smem_bytes};
     c->pdl = arch >= 90;  // older kernels do not wait for their predecessor
     return cudaSuccess;
 }

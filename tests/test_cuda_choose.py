@@ -22,28 +22,33 @@ ABI = """
 using namespace rvllm;
 static cuda::LinearTable table;
 static std::string text;
+// As cuda/gpu.cpp has it.
+static cuda::Device device_of(int arch, int n_sms) {
+    const int smem_kb = arch == 75 ? 64 : arch == 70 ? 96 : arch == 80 ? 163 : arch == 90 || arch == 100 ? 227 : 99;
+    return {arch, n_sms, smem_kb * 1024};
+}
 extern "C" void choose(int arch, int n_sms, int m, int n, int k, int dtype, bool invariant, int strategy, int* out) {
     const cuda::LinearShape shape{m, n, k, static_cast<DType>(dtype), invariant, static_cast<GemmStrategy>(strategy)};
-    const cuda::LinearDesc d = cuda::choose_linear({arch, n_sms}, shape, &table);
+    const cuda::LinearDesc d = cuda::choose_linear(device_of(arch, n_sms), shape, &table);
     const int v[] = {(int)d.kernel, d.tokens, d.split, d.sharing, d.n_ctas, d.n_stages, d.slice, d.measured};
     for (int i = 0; i < 8; ++i) out[i] = v[i];
 }
 extern "C" const char* parse(const char* lines, int arch, int strategy) {
     text.clear();
-    table.parse(lines, {arch, 132}, static_cast<GemmStrategy>(strategy), &text);
+    table.parse(lines, device_of(arch, 132), static_cast<GemmStrategy>(strategy), &text);
     return text.c_str();
 }
-extern "C" const char* ways(int m, int n, int k, int strategy) {
+extern "C" const char* ways(int arch, int m, int n, int k, int strategy) {
     const cuda::LinearShape shape{m, n, k, DType::bf16, false, static_cast<GemmStrategy>(strategy)};
     text.clear();
     for (const cuda::RowRange& rows : cuda::kRowRanges)
-        for (const cuda::LinearWay& way : cuda::linear_ways({90, 132}, shape, rows))
+        for (const cuda::LinearWay& way : cuda::linear_ways(device_of(arch, 132), shape, rows))
             text += cuda::entry_line({DType::bf16, n, k, rows, way, 1, 2});
     return text.c_str();
 }
-extern "C" const char* describe(int m, int n, int k) {
+extern "C" const char* describe(int arch, int m, int n, int k) {
     char line[128];
-    cuda::describe_linear(cuda::choose_linear({90, 132}, {m, n, k, DType::bf16}, &table), line, sizeof line);
+    cuda::describe_linear(cuda::choose_linear(device_of(arch, 132), {m, n, k, DType::bf16}, &table), line, sizeof line);
     return (text = line).c_str();
 }
 extern "C" long offset(int gate_up, long row, long piece, long n, long k) {
@@ -162,6 +167,32 @@ def test_many_tokens(lib, n, k, n_sms):
             assert tiles % n_clusters, "no tile is left to be split"
 
 
+ARCHS = [(70, 80, 96), (75, 40, 64), (80, 108, 163), (86, 84, 99), (89, 128, 99), (100, 148, 227), (120, 170, 99)]
+
+
+@pytest.mark.parametrize(("n", "k"), SHAPES)
+@pytest.mark.parametrize(("arch", "n_sms", "smem_kb"), ARCHS)
+def test_tiles_of_other_architectures(lib, n, k, arch, n_sms, smem_kb):
+    order_of_sums = set()
+    blocks, chunks = ceil(n / 128), ceil(k / 64)
+    for m in ROWS:
+        for invariant in (False, True):
+            d = choose(lib, m, n, k, arch, F16, invariant, n_sms)
+            assert d["kernel"] == TILE
+            assert d["n_stages"] >= 2 and d["n_stages"] * (TILE_BYTES + d["tokens"] * 128) <= smem_kb * 1024
+            assert d["n_stages"] >= 3 or arch < 80
+            if m <= 64 or invariant:
+                assert d["tokens"] >= min(m, d["slice"])
+                order_of_sums.add((d["split"], d["n_ctas"]))
+            else:
+                assert d["slice"] == m
+            # Every CTA has something to do, and no tile more parts than it has chunks.
+            tiles = blocks * ceil(min(m, d["slice"]) / d["tokens"])
+            assert 1 <= d["n_ctas"] <= min(n_sms, tiles * chunks if d["split"] > 1 else tiles)
+            assert 1 <= d["split"] <= chunks + 1
+    assert len(order_of_sums) == 1, "a row's bits would depend on its batch"
+
+
 @pytest.mark.parametrize(("n", "k", "gate_up"), [(130, 72, 0), (256, 64, 1), (352, 200, 1), (128, 128, 0)])
 def test_layout_is_a_bijection(lib, n, k, gate_up):
     pieces = {lib.offset(gate_up, row, piece, n, k) for row in range(n) for piece in range(ceil(k / 8))}
@@ -216,8 +247,8 @@ def test_a_measured_choice_is_used_in_its_rows_only(lib, table):
         assert choose(lib, m, 4608, 3584, dtype=F16)["measured"] == 0
         assert choose(lib, m, 3584, 3584)["measured"] == 0
         assert choose(lib, m, 4608, 3584, invariant=True)["measured"] == 0
-    assert lib.describe(8, 4608, 3584).endswith(b"K in 4 (measured)")
-    assert lib.describe(128, 4608, 3584).endswith(b"CTAs")
+    assert lib.describe(90, 8, 4608, 3584).endswith(b"K in 4 (measured)")
+    assert lib.describe(90, 128, 4608, 3584).endswith(b"CTAs")
 
 
 def test_a_rows_bits_do_not_depend_on_its_batch_whatever_was_measured(lib, table):
@@ -265,11 +296,12 @@ def test_a_table_for_another_strategy_or_device_is_refused(lib):
     assert "is not possible" in parse(lib, cublas.replace("193 256", "1 64"), HYBRID)
 
 
+@pytest.mark.parametrize("arch", [80, 86, 90, 120])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize(("n", "k"), SHAPES)
-def test_every_way_that_is_measured_can_be_an_entry(lib, n, k, strategy):
-    lines = lib.ways(16384, n, k, strategy).decode().splitlines()
-    assert bool(lines) == (strategy != CUBLAS_ONLY)
+def test_every_way_that_is_measured_can_be_an_entry(lib, n, k, strategy, arch):
+    lines = lib.ways(arch, 16384, n, k, strategy).decode().splitlines()
+    assert bool(lines) == (strategy == CUTLASS or (strategy == HYBRID and arch == 90))
     for line in lines:
-        assert parse(lib, f"{line}\nend 1\n", strategy) == ""
+        assert parse(lib, f"{line}\nend 1\n", strategy, arch) == ""
     assert parse(lib, "end 0\n") == ""

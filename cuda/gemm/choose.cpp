@@ -20,6 +20,15 @@ int stages_for(int tokens, int most) {
     return std::min(most, kRingBytes / (kTileBytes + tokens * 128));
 }
 
+int stages_of(const Device& device, int tokens) {
+    if (device.arch < 80) return 2;
+    // Deeper where the next kernel's weights are fetched ahead (device/pdl.cuh); with the fewest tokens it is
+    // slower elsewhere.
+    const bool deep = (tokens == 32 || (tokens < 32 && device.arch >= 90)) &&
+                      device.smem_bytes >= kTileDeepStages * (kTileBytes + tokens * 128);
+    return deep ? kTileDeepStages : tile_stages(tokens);
+}
+
 // Smallest tile that holds all tokens, or the largest.
 int decode_tokens(int m) {
     for (int tokens : {8, 16, 32, 64, 128})
@@ -94,11 +103,64 @@ LinearDesc many_tokens(const Device& device, const LinearShape& s, int tile_toke
     return d;
 }
 
-LinearDesc whole(const LinearShape& s, LinearKernel kernel, int tokens = 0) {
+// Tiles one CTA each, or as n_cut_tiles() says.
+LinearDesc tiles(const Device& device, const LinearShape& s, int tokens, int64_t n_tiles, int n_ctas,
+                 bool cut) {
+    LinearDesc d;
+    d.dtype = s.dtype;
+    d.kernel = LinearKernel::tile;
+    d.tokens = (int16_t)tokens;
+    d.n_stages = (int16_t)stages_of(device, tokens);
+    d.n_ctas = (int16_t)n_ctas;
+    d.slice = s.m;
+    const int64_t n_cut = n_cut_tiles(n_tiles, n_ctas);
+    if (cut) d.split = (int16_t)(n_ctas % n_cut ? ceil_div(n_ctas, n_cut) + 1 : n_ctas / n_cut);
+    return d;
+}
+
+// `split`: CTAs per row block, as far as there are multiprocessors; 0: what is best.
+LinearDesc few_tiles(const Device& device, const LinearShape& s, int split = 0) {
+    constexpr int kMaxTokens = 128, kLeastChunks = 4;  // of a CTA
+    const int64_t blocks = row_blocks(s.n), units = blocks * k_chunks(s.k);
+    const int64_t most = std::clamp<int64_t>(units / kLeastChunks, 1, device.n_sms);
+    // Every CTA the same part of one row block, unless that leaves many multiprocessors without work.
+    const int64_t even = most / blocks * blocks;
+    const int64_t n_ctas = split ? std::min(most, blocks * split) : even * 5 >= most * 4 ? even : most;
+    LinearDesc d = tiles(device, s, std::min(decode_tokens(s.m), kMaxTokens), blocks, (int)n_ctas, true);
+    d.slice = kMaxTokens;
+    return d;
+}
+
+// The same for a tile of linear_tile_kernel.
+constexpr LargeTile kTiles[] = {
+    {64, 0, 887, 3600, 7400}, {128, 0, 1268, 8000, 13900}, {256, 0, 2490, 13700, 18500}};
+
+// Of tiles of `tile_tokens` only and with a `split` of 1 (no tile is cut) or 2, where these are not zero.
+LinearDesc many_tiles(const Device& device, const LinearShape& s, int tile_tokens = 0, int split = 0) {
+    LinearDesc d;
+    const int64_t chunks = k_chunks(s.k);
+    double best = 0;
+    for (const LargeTile& t : kTiles) {
+        if (t.tokens > tile_max_tokens(device)) continue;
+        if (tile_tokens && t.tokens != tile_tokens) continue;
+        const int64_t n_tiles = row_blocks(s.n) * ceil_div(s.m, t.tokens);
+        for (const bool cut : {false, true}) {
+            if (split && cut != (split > 1)) continue;
+            const int64_t n_ctas = std::min<int64_t>(device.n_sms, n_tiles * (cut ? chunks : 1));
+            const double rounds = cut ? (double)n_tiles / n_ctas : (double)ceil_div(n_tiles, n_ctas);
+            const double clocks = rounds * (chunks * t.chunk + t.end) + (cut ? 2 * t.exchange : 0);
+            if (d.tokens && clocks >= best) continue;
+            best = clocks;
+            d = tiles(device, s, t.tokens, n_tiles, (int)n_ctas, cut);
+        }
+    }
+    return d;
+}
+
+LinearDesc whole(const LinearShape& s, LinearKernel kernel) {
     LinearDesc d;
     d.dtype = s.dtype;
     d.kernel = kernel;
-    d.tokens = (int16_t)tokens;
     d.slice = s.m;
     return d;
 }
@@ -109,15 +171,28 @@ bool has_kernels(const Device& device, const LinearShape& s) {
     return s.m > 0 && s.n > 0 && s.k > 0 && s.k % 8 == 0;
 }
 
+LinearDesc tiles_in_way(const Device& device, const LinearShape& s, const LinearWay& way) {
+    const LinearDesc none = whole(s, LinearKernel::none);
+    if (device.arch == 90 || s.strategy != GemmStrategy::cutlass || way.split < 1) return none;
+    if (s.m > kDecodeTokens) {
+        if (way.split > 2 || way.n_stages) return none;
+        const LinearDesc d = many_tiles(device, s, way.tokens, way.split);
+        return d.tokens == way.tokens ? d : none;
+    }
+    return way.tokens || way.n_stages ? none : few_tiles(device, s, way.split);
+}
+
 }  // namespace
 
 LinearDesc linear_in_way(const Device& device, const LinearShape& s, const LinearWay& way) {
     const LinearDesc none = whole(s, LinearKernel::none);
     if (!has_kernels(device, s)) return none;
-    if (way.kernel == LinearKernel::cublas)
+    if (way.kernel == LinearKernel::cublas)  // its sums depend on m
         return s.strategy == GemmStrategy::hybrid && s.m > kDecodeTokens ? whole(s, LinearKernel::cublas)
                                                                          : none;
-    if (device.arch != 90 || s.strategy == GemmStrategy::cublas) return none;
+    if (s.strategy == GemmStrategy::cublas) return none;
+    if (way.kernel == LinearKernel::tile) return tiles_in_way(device, s, way);
+    if (device.arch != 90) return none;
     if (way.kernel == LinearKernel::large) {
         if (s.strategy != GemmStrategy::cutlass || s.m <= kDecodeTokens) return none;
         const LinearDesc d = many_tokens(device, s, way.tokens);
@@ -149,8 +224,16 @@ LinearDesc choose_linear(const Device& device, const LinearShape& s, const Linea
     const bool few = s.m <= kDecodeTokens || s.batch_invariant, hopper = device.arch == 90;
     if (s.strategy == GemmStrategy::cublas || (s.strategy == GemmStrategy::hybrid && !(few && hopper)))
         return whole(s, LinearKernel::cublas);
-    if (!hopper) return whole(s, LinearKernel::tile, 64);
+    if (!hopper) return few ? few_tiles(device, s) : many_tiles(device, s);
     return few ? few_tokens(device, s) : many_tokens(device, s);
+}
+
+int tile_max_tokens(const Device& device) {
+    return device.arch >= 80 && device.smem_bytes >= tile_stages(256) * (kTileBytes + 256 * 128) ? 256 : 128;
+}
+
+int64_t n_cut_tiles(int64_t n_tiles, int n_ctas) {
+    return n_tiles - std::max<int64_t>(0, n_tiles / n_ctas - 1) * n_ctas;
 }
 
 bool can_rope(const LinearDesc& desc, int head_dim) {

@@ -48,6 +48,35 @@ LinearParams params_of(const LinearDesc& desc, const LinearArgs& a, void* worksp
     return p;
 }
 
+TilePlan plan_tiles(const LinearDesc& d, const LinearArgs& a) {
+    constexpr int kBandTokens = 2048;  // tokens whose tiles run side by side
+    TilePlan plan = {};
+    plan.chunks = (int32_t)k_chunks(a.k);
+    plan.n_blocks = (int32_t)row_blocks(a.n);
+    plan.n_token_tiles = (int32_t)ceil_div(a.m, d.tokens);
+    const int n_tiles = plan.n_blocks * plan.n_token_tiles;
+    plan.n_whole = d.split == 1 ? n_tiles : n_tiles - (int)n_cut_tiles(n_tiles, d.n_ctas);
+    plan.n_units = (n_tiles - plan.n_whole) * plan.chunks;
+    plan.band = std::max(1, kBandTokens / d.tokens);
+    plan.together = plan.n_whole == 0 && d.n_ctas % n_tiles == 0;
+    return plan;
+}
+
+template <typename T>
+cudaError_t launch_tiles(const LinearDesc& d, const LinearArgs& a, const LinearParams& p, cudaStream_t stream,
+                         bool pdl) {
+    const TilePlan plan = plan_tiles(d, a);
+    switch (d.tokens) {
+        case 8: return launch_tile<T, 8>(d, plan, p, stream, pdl);
+        case 16: return launch_tile<T, 16>(d, plan, p, stream, pdl);
+        case 32: return launch_tile<T, 32>(d, plan, p, stream, pdl);
+        case 64: return launch_tile<T, 64>(d, plan, p, stream, pdl);
+        case 128: return launch_tile<T, 128>(d, plan, p, stream, pdl);
+        case 256: return launch_tile<T, 256>(d, plan, p, stream, pdl);
+        default: return cudaErrorInvalidValue;
+    }
+}
+
 #ifdef RVLLM_CUDA_SM90
 // What linear_large_kernel needs besides: how tiles are dealt, and a tensor map of y if it may store through
 // it.
@@ -127,7 +156,8 @@ cudaError_t launch_slice(const LinearDesc& desc, const LinearArgs& args, void* w
     const LinearParams p = params_of(desc, args, workspace);
     const bool half = desc.dtype == DType::f16;
     if (desc.kernel == LinearKernel::tile && !p.rows)
-        return half ? launch_tile<__half>(p, stream, pdl) : launch_tile<__nv_bfloat16>(p, stream, pdl);
+        return half ? launch_tiles<__half>(desc, args, p, stream, pdl)
+                    : launch_tiles<__nv_bfloat16>(desc, args, p, stream, pdl);
 #ifdef RVLLM_CUDA_SM90
     CUtensorMap map;
     const cudaError_t e = encode_tensor_map(
@@ -164,7 +194,8 @@ LinearArgs row_slice(const LinearArgs& args, int32_t first, int32_t m) {
 }
 
 size_t linear_workspace_bytes(const Device& device) {
-    return kFlagBytes + (size_t)device.n_sms * kSliceTokens * kBlockRows * sizeof(float);
+    const size_t tokens = device.arch == 90 ? kSliceTokens : 2 * tile_max_tokens(device);
+    return kFlagBytes + device.n_sms * tokens * kBlockRows * sizeof(float);
 }
 
 cudaError_t launch_linear(const LinearDesc& desc, const LinearArgs& args, void* workspace,

@@ -35,8 +35,7 @@ const char* read_entry(const char* line, const Device& device, GemmStrategy stra
     if (std::strcmp(dtype, "bf16") != 0 && std::strcmp(dtype, "f16") != 0) return "has an unknown type";
     e->dtype = dtype[0] == 'b' ? DType::bf16 : DType::f16;
     if (!is_range(e->rows)) return "has rows that are no range of this version";
-    for (LinearKernel k :
-         {LinearKernel::split, LinearKernel::wide, LinearKernel::large, LinearKernel::cublas})
+    for (LinearKernel k : kLinearKernels)
         if (std::strcmp(kernel, kernel_name(k)) == 0) e->way.kernel = k;
     if (e->way.kernel == LinearKernel::none) return "has an unknown kernel";
     const auto small = [](int v) { return v >= 0 && v <= 1024; };
@@ -99,15 +98,19 @@ std::string entry_line(const LinearEntry& e) {
 
 std::vector<LinearWay> linear_ways(const Device& device, const LinearShape& shape, RowRange rows) {
     std::vector<LinearWay> all;
-    for (int16_t tokens : {128, 192, 256}) all.push_back({LinearKernel::large, tokens, 1, 0});
-    for (int16_t n_stages : {12, 6}) {
-        all.push_back({LinearKernel::wide, 0, 1, n_stages});
-        // Up to two CTAs per multiprocessor.
-        for (int16_t split = 2; split <= 8 && row_blocks(shape.n) * split <= 2 * device.n_sms; ++split)
-            all.push_back({LinearKernel::split, 0, split, n_stages});
+    for (LinearKernel kernel : kLinearKernels) {
+        if (rows.first > kDecodeTokens) {
+            all.push_back({kernel, 0, 1, 0});
+            for (int16_t tokens = 64; tokens <= 256; tokens += 64)
+                for (int16_t split : {1, 2}) all.push_back({kernel, tokens, split, 0});
+        }
+        // Few tokens; up to two CTAs per multiprocessor.
+        for (int16_t n_stages : {12, 6, 0}) {
+            all.push_back({kernel, 0, 1, n_stages});
+            for (int16_t split = 2; split <= 8 && row_blocks(shape.n) * split <= 2 * device.n_sms; ++split)
+                all.push_back({kernel, 0, split, n_stages});
+        }
     }
-    // cuBLASLt's sums depend on M, so not where a row must have the same bits in any batch.
-    if (rows.first > kDecodeTokens) all.push_back({LinearKernel::cublas, 0, 1, 0});
 
     LinearShape first = shape, last = shape;
     first.m = rows.first;

@@ -5,18 +5,29 @@
 
 namespace rvllm::cuda {
 
-template <typename T>
-cudaError_t launch_tile(const LinearParams& params, cudaStream_t stream, bool pdl) {
+template <typename T, int Tokens>
+cudaError_t launch_tile(const LinearDesc& desc, const TilePlan& plan, const LinearParams& params,
+                        cudaStream_t stream, bool pdl) {
+    auto kernel = linear_tile_kernel<T, Tokens>;
+    const int smem_bytes = desc.n_stages * TileRing<Tokens>::kSlotBytes;
+    static int allowed = 0;
+    if (smem_bytes > allowed) {
+        const cudaError_t e =
+            cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, smem_bytes);
+        if (e != cudaSuccess) return e;
+        allowed = smem_bytes;
+    }
     cudaLaunchAttribute attr = {};
     attr.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attr.val.programmaticStreamSerializationAllowed = 1;
     cudaLaunchConfig_t config = {};
-    config.gridDim = dim3(row_blocks(params.n), ceil_div(params.m, kTileTokens));
+    config.gridDim = desc.n_ctas;
     config.blockDim = kTileThreads;
+    config.dynamicSmemBytes = smem_bytes;
     config.stream = stream;
     config.attrs = &attr;
     config.numAttrs = pdl ? 1 : 0;
-    return cudaLaunchKernelEx(&config, linear_tile_kernel<T>, params);
+    return cudaLaunchKernelEx(&config, kernel, params, plan);
 }
 
 }  // namespace rvllm::cuda

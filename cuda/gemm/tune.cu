@@ -189,8 +189,8 @@ cudaError_t tune_linear(Context& c, const LinearShape& shape, Op op, DType out, 
     cudaError_t e = bench.allocate();
     for (const RowRange& range : kRowRanges) {
         std::vector<LinearWay> ways = linear_ways(c.device, shape, range);
-        if (op == Op::linear_rope_kv_write &&
-            range.first == 1)  // a kernel that does not end in rope takes one more
+        if (op == Op::linear_rope_kv_write && range.first == 1 &&
+            c.device.arch == 90)  // a kernel that does not end in rope takes one more
             ways.erase(std::remove_if(ways.begin(), ways.end(),
                                       [](const LinearWay& w) { return w.kernel != LinearKernel::split; }),
                        ways.end());
