@@ -1,7 +1,7 @@
 // The body of launch_decode_attention(), for the generated instantiations.
 #pragma once
 #include "attention/decode.cuh"
-#include "attention/launch.cuh"
+#include "device/launch.cuh"
 #include "attention/launch.h"
 
 namespace rvllm::cuda {
@@ -22,8 +22,9 @@ cudaError_t launch_decode_tiles(const AttentionParams& params, int n_ctas, cudaS
             e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
         return Shared{bytes, e};
     }();
-    return launch_attention(kernel, shared.ready, dim3(n_ctas), 32 * kDecodeWarps, shared.bytes, stream, pdl,
-                            params);
+    if (shared.ready != cudaSuccess) return shared.ready;
+    const LaunchShape shape = {dim3(n_ctas), 32 * kDecodeWarps, (size_t)shared.bytes};
+    return launch_kernel(kernel, shape, stream, pdl, params);
 }
 
 template <typename T, int D>

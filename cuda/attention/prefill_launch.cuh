@@ -1,6 +1,6 @@
 // The body of launch_prefill_attention(), for the generated instantiations.
 #pragma once
-#include "attention/launch.cuh"
+#include "device/launch.cuh"
 #include "attention/launch.h"
 #include "attention/prefill.cuh"
 
@@ -23,8 +23,9 @@ cudaError_t launch_prefill_attention(const AttentionParams& params, int n_tiles,
                                      cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
         return Shared{bytes, e};
     }();
-    return launch_attention(prefill_attention_kernel<T, D>, shared.ready, dim3(params.n_kv_heads, n_tiles),
-                            32 * kPrefillWarps, shared.bytes, stream, pdl, params);
+    if (shared.ready != cudaSuccess) return shared.ready;
+    const LaunchShape shape = {dim3(params.n_kv_heads, n_tiles), 32 * kPrefillWarps, (size_t)shared.bytes};
+    return launch_kernel(prefill_attention_kernel<T, D>, shape, stream, pdl, params);
 }
 
 }  // namespace rvllm::cuda

@@ -1,6 +1,6 @@
 // The body of launch_prefill_sm90(), for the generated instantiations.
 #pragma once
-#include "attention/launch.cuh"
+#include "device/launch.cuh"
 #include "attention/prefill_sm90.cuh"
 #include "attention/sm90.h"
 
@@ -12,8 +12,9 @@ cudaError_t launch_prefill_sm90(const CUtensorMap& k_map, const CUtensorMap& v_m
     constexpr int kBytes = wgmma_smem_bytes(D);
     static const cudaError_t ready =
         cudaFuncSetAttribute(prefill_sm90_kernel<T, D>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
-    return launch_attention(prefill_sm90_kernel<T, D>, ready, dim3(params.n_kv_heads, n_tiles), kWgmmaThreads,
-                            kBytes, stream, pdl, k_map, v_map, params);
+    if (ready != cudaSuccess) return ready;
+    const LaunchShape shape = {dim3(params.n_kv_heads, n_tiles), kWgmmaThreads, kBytes};
+    return launch_kernel(prefill_sm90_kernel<T, D>, shape, stream, pdl, k_map, v_map, params);
 }
 
 }  // namespace rvllm::cuda

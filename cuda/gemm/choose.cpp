@@ -125,7 +125,7 @@ LinearDesc few_tiles(const Device& device, const LinearShape& s, int split = 0) 
     const int64_t most = std::clamp<int64_t>(units / kLeastChunks, 1, device.n_sms);
     // Every CTA the same part of one row block, unless that leaves many multiprocessors without work.
     const int64_t even = most / blocks * blocks;
-    const int64_t n_ctas = split ? std::min(most, blocks * split) : even * 5 >= most * 4 ? even : most;
+    const int64_t n_ctas = split ? std::min(most, blocks * split) : even * 4 >= most * 3 ? even : most;
     LinearDesc d = tiles(device, s, std::min(decode_tokens(s.m), kMaxTokens), blocks, (int)n_ctas, true);
     d.slice = kMaxTokens;
     return d;

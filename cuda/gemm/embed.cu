@@ -1,5 +1,6 @@
 // embed_packed: rows of a table in its resident layout, which tied LM heads share.
 #include "device/convert.cuh"
+#include "device/launch.cuh"
 #include "device/pdl.cuh"
 #include "gemm/pack.h"
 
@@ -34,16 +35,8 @@ __global__ void embed_kernel(PackedWeight w, const int32_t* __restrict__ ids, Ou
 template <typename T, typename Out>
 cudaError_t launch(const PackedWeight& w, const int32_t* ids, int64_t n_ids, void* y, int64_t y_stride,
                    cudaStream_t stream, bool pdl) {
-    cudaLaunchAttribute attr = {};
-    attr.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attr.val.programmaticStreamSerializationAllowed = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = (unsigned)n_ids;
-    config.blockDim = kThreads;
-    config.stream = stream;
-    config.attrs = &attr;
-    config.numAttrs = pdl ? 1 : 0;
-    return cudaLaunchKernelEx(&config, embed_kernel<T, Out>, w, ids, static_cast<Out*>(y), y_stride);
+    return launch_kernel(embed_kernel<T, Out>, {dim3((unsigned)n_ids), kThreads}, stream, pdl, w, ids,
+                         static_cast<Out*>(y), y_stride);
 }
 
 }  // namespace

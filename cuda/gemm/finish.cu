@@ -1,5 +1,6 @@
 // finish_linear: bias, activation and residual behind a product of cuBLASLt; one thread per eight features.
 #include "device/convert.cuh"
+#include "device/launch.cuh"
 #include "device/pdl.cuh"
 #include "gemm/cublas.h"
 #include "gemm/epilogue.cuh"
@@ -71,16 +72,8 @@ cudaError_t launch(const LinearArgs& a, cudaStream_t stream, bool pdl) {
         return reinterpret_cast<uintptr_t>(p) % 16 == 0 && stride % kWidth == 0;
     };
     const bool vector = fits(a.y, a.y_stride) && (!a.residual || fits(a.residual, a.residual_stride));
-    cudaLaunchAttribute attr = {};
-    attr.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attr.val.programmaticStreamSerializationAllowed = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3((unsigned)ceil_div(n_features, kThreads * kWidth), (unsigned)a.m);
-    config.blockDim = kThreads;
-    config.stream = stream;
-    config.attrs = &attr;
-    config.numAttrs = pdl ? 1 : 0;
-    return cudaLaunchKernelEx(&config, finish_kernel<T, Out>, a, n_features, vector);
+    const dim3 grid((unsigned)ceil_div(n_features, kThreads * kWidth), (unsigned)a.m);
+    return launch_kernel(finish_kernel<T, Out>, {grid, kThreads}, stream, pdl, a, n_features, vector);
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // The body of launch_large(), for the generated instantiations.
 #pragma once
+#include "device/launch.cuh"
 #include "gemm/large.cuh"
 #include "gemm/large.h"
 
@@ -12,19 +13,9 @@ cudaError_t launch_large(const LinearDesc& desc, const CUtensorMap& x_map, const
     static const cudaError_t ready =
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kLargeMaxSmemBytes);
     if (ready != cudaSuccess) return ready;
-    cudaLaunchAttribute attrs[2] = {};
-    attrs[0].id = cudaLaunchAttributeClusterDimension;
-    attrs[0].val.clusterDim = {(unsigned)desc.sharing, 1, 1};
-    attrs[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attrs[1].val.programmaticStreamSerializationAllowed = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = desc.n_ctas;
-    config.blockDim = kLargeThreads;
-    config.dynamicSmemBytes = large_smem_bytes(Tokens, desc.n_stages);
-    config.stream = stream;
-    config.attrs = attrs;
-    config.numAttrs = pdl ? 2 : 1;
-    return cudaLaunchKernelEx(&config, kernel, x_map, y_map, plan, params);
+    const LaunchShape shape = {dim3(desc.n_ctas), kLargeThreads,
+                               (size_t)large_smem_bytes(Tokens, desc.n_stages), desc.sharing};
+    return launch_kernel(kernel, shape, stream, pdl, x_map, y_map, plan, params);
 }
 
 }  // namespace rvllm::cuda

@@ -1,5 +1,6 @@
 // The body of launch_split(), for the generated instantiations.
 #pragma once
+#include "device/launch.cuh"
 #include "gemm/split.cuh"
 #include "gemm/split.h"
 
@@ -12,19 +13,10 @@ cudaError_t launch_split(const LinearDesc& desc, const CUtensorMap& x_map, const
     static const cudaError_t ready =
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSplitMaxSmemBytes);
     if (ready != cudaSuccess) return ready;
-    cudaLaunchAttribute attrs[2] = {};
-    attrs[0].id = cudaLaunchAttributeClusterDimension;
-    attrs[0].val.clusterDim = {(unsigned)desc.split, 1, 1};
-    attrs[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attrs[1].val.programmaticStreamSerializationAllowed = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3(desc.split, row_blocks(params.n), ceil_div(params.m, Tokens));
-    config.blockDim = kSplitThreads;
-    config.dynamicSmemBytes = split_smem_bytes(Tokens, desc.n_stages);
-    config.stream = stream;
-    config.attrs = attrs;
-    config.numAttrs = pdl ? 2 : 1;
-    return cudaLaunchKernelEx(&config, kernel, x_map, w_map, params);
+    const dim3 grid(desc.split, row_blocks(params.n), ceil_div(params.m, Tokens));
+    const LaunchShape shape = {grid, kSplitThreads, (size_t)split_smem_bytes(Tokens, desc.n_stages),
+                               desc.split};
+    return launch_kernel(kernel, shape, stream, pdl, x_map, w_map, params);
 }
 
 }  // namespace rvllm::cuda

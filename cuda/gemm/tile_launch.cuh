@@ -1,5 +1,6 @@
 // The body of launch_tile(), for the generated instantiations.
 #pragma once
+#include "device/launch.cuh"
 #include "gemm/tile.cuh"
 #include "gemm/tile.h"
 
@@ -17,17 +18,8 @@ cudaError_t launch_tile(const LinearDesc& desc, const TilePlan& plan, const Line
         if (e != cudaSuccess) return e;
         allowed = smem_bytes;
     }
-    cudaLaunchAttribute attr = {};
-    attr.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attr.val.programmaticStreamSerializationAllowed = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = desc.n_ctas;
-    config.blockDim = kTileThreads;
-    config.dynamicSmemBytes = smem_bytes;
-    config.stream = stream;
-    config.attrs = &attr;
-    config.numAttrs = pdl ? 1 : 0;
-    return cudaLaunchKernelEx(&config, kernel, params, plan);
+    const LaunchShape shape = {dim3(desc.n_ctas), kTileThreads, (size_t)smem_bytes};
+    return launch_kernel(kernel, shape, stream, pdl, params, plan);
 }
 
 }  // namespace rvllm::cuda

@@ -1,5 +1,6 @@
 // The body of launch_wide(), for the generated instantiations.
 #pragma once
+#include "device/launch.cuh"
 #include "gemm/wide.cuh"
 #include "gemm/wide.h"
 
@@ -12,17 +13,9 @@ cudaError_t launch_wide(const LinearDesc& desc, const CUtensorMap& x_map, const 
     static const cudaError_t ready =
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kWideMaxSmemBytes);
     if (ready != cudaSuccess) return ready;
-    cudaLaunchAttribute attr = {};
-    attr.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attr.val.programmaticStreamSerializationAllowed = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = desc.n_ctas;
-    config.blockDim = kWideThreads;
-    config.dynamicSmemBytes = wide_smem_bytes(Tokens, desc.n_stages);
-    config.stream = stream;
-    config.attrs = &attr;
-    config.numAttrs = pdl ? 1 : 0;
-    return cudaLaunchKernelEx(&config, kernel, x_map, w_map, params);
+    const LaunchShape shape = {dim3(desc.n_ctas), kWideThreads,
+                               (size_t)wide_smem_bytes(Tokens, desc.n_stages)};
+    return launch_kernel(kernel, shape, stream, pdl, x_map, w_map, params);
 }
 
 }  // namespace rvllm::cuda

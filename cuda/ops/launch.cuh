@@ -4,6 +4,7 @@
 
 #include "context.h"
 #include "device/convert.cuh"
+#include "device/launch.cuh"
 #include "device/pdl.cuh"
 #include "kernels.h"
 
@@ -14,17 +15,9 @@ void launch(const OpCall& call, const RunContext& ctx, void (*kernel)(Params...)
             size_t smem_bytes, Args&&... args) {
     Context& c = context_of(ctx);
     if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
-    cudaLaunchAttribute attr = {};
-    attr.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attr.val.programmaticStreamSerializationAllowed = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = grid;
-    config.blockDim = threads;
-    config.dynamicSmemBytes = smem_bytes;
-    config.stream = c.stream;
-    config.attrs = &attr;
-    config.numAttrs = c.pdl ? 1 : 0;
-    note_error(c, call, cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...));
+    note_error(
+        c, call,
+        launch_kernel(kernel, {grid, threads, smem_bytes}, c.stream, c.pdl, std::forward<Args>(args)...));
 }
 
 // A matrix of a kernel: rows `stride` elements apart.

@@ -2,6 +2,7 @@
 //
 // Few rows: up to eight CTAs share a row, so that one is as fast as many. Results go straight to pinned
 // memory.
+#include "device/launch.cuh"
 #include "sampling/draw.cuh"
 #include "sampling/edit.cuh"
 
@@ -155,18 +156,8 @@ cudaError_t launch_sample(const SampleParams& p, int n_sms, int arch, cudaStream
     // On an H200 more than four CTAs a row pay only for few rows, and more than one a multiprocessor never.
     int size = 1;
     while (arch >= 90 && size < (p.n_rows <= 8 ? kMaxTeam : 4) && p.n_rows * size * 2 <= n_sms) size *= 2;
-    cudaLaunchAttribute attr = {};
-    attr.id = cudaLaunchAttributeClusterDimension;
-    attr.val.clusterDim.x = static_cast<unsigned>(size);
-    attr.val.clusterDim.y = attr.val.clusterDim.z = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = static_cast<unsigned>(p.n_rows * size);
-    config.blockDim = kTeamThreads;
-    config.dynamicSmemBytes = sizeof(Shared);
-    config.stream = stream;
-    config.attrs = &attr;
-    config.numAttrs = size > 1 ? 1 : 0;
-    return cudaLaunchKernelEx(&config, sample_kernel, p);
+    const LaunchShape shape = {dim3(p.n_rows * size), kTeamThreads, sizeof(Shared), size};
+    return launch_kernel(sample_kernel, shape, stream, false, p);
 }
 
 }  // namespace rvllm::cuda
