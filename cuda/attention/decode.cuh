@@ -10,6 +10,7 @@
 
 #include "attention/merge.cuh"
 #include "attention/tile.cuh"
+#include "device/l2_policy.cuh"
 #include "device/pdl.cuh"
 
 namespace rvllm::cuda {
@@ -115,6 +116,7 @@ __device__ __forceinline__ void decode_items(const AttentionParams& p, uint8_t* 
     const uint32_t key_at = ring + lane % 16 * kRowBytes<D> + lane / 16 * 16;
     const uint32_t value_at =
         ring + kSideBytes + (lane % 8 + lane / 16 * 8) * kRowBytes<D> + lane / 8 % 2 * 16;
+    const uint64_t policy = policy_evict_first();
     bool waited = p.follows_prefill;
     int load_slot = 0;
     const auto load = [&] {
@@ -128,8 +130,8 @@ __device__ __forceinline__ void decode_items(const AttentionParams& p, uint8_t* 
             const int64_t at = (int64_t)ahead.row() * D;
             const uint32_t to = ring + load_slot * 2 * kSideBytes;
             const T *k = static_cast<const T*>(p.k) + at, *v = static_cast<const T*>(p.v) + at;
-            load_rows<T, D, kGranule>(to, k, n_valid);
-            load_rows<T, D, kGranule>(to + kSideBytes, v, n_valid);
+            load_rows<T, D, kGranule>(to, k, n_valid, policy);
+            load_rows<T, D, kGranule>(to + kSideBytes, v, n_valid, policy);
         }
         copy_commit();
         load_slot = load_slot + 1 == kStages ? 0 : load_slot + 1;

@@ -23,9 +23,10 @@ constexpr bool kHasProducts = kArch >= 80 || (kArch >= 70 && std::is_same<T, __h
 template <int D>
 constexpr int kRowBytes = row_bytes(D);
 
-// One warp loads Rows rows of D elements that lie one after the other; rows from n_valid on are zero.
-template <typename T, int D, int Rows>
-__device__ __forceinline__ void load_rows(uint32_t dst, const T* src, int n_valid) {
+// One warp loads Rows rows of D elements that lie one after the other; rows from n_valid on are zero. policy:
+// that of copy16_async(), if any.
+template <typename T, int D, int Rows, typename... Policy>
+__device__ __forceinline__ void load_rows(uint32_t dst, const T* src, int n_valid, Policy... policy) {
     constexpr int kPieces = D / 8, kCopies = (Rows * kPieces + 31) / 32;
     const int lane = threadIdx.x % 32;
     if constexpr (32 % kPieces == 0) {  // one address: the others are constants away
@@ -36,13 +37,13 @@ __device__ __forceinline__ void load_rows(uint32_t dst, const T* src, int n_vali
         n_valid -= lane / kPieces;
 #pragma unroll
         for (int i = 0; i < kCopies; ++i)
-            copy16_async(dst + i * kRows * kRowBytes<D>, src + i * 256, i * kRows < n_valid);
+            copy16_async(dst + i * kRows * kRowBytes<D>, src + i * 256, i * kRows < n_valid, policy...);
     } else {
 #pragma unroll
         for (int i = 0; i < kCopies; ++i) {
             const int c = lane + 32 * i, row = c / kPieces;
             if (Rows * kPieces % 32 && row >= Rows) break;
-            copy16_async(dst + row * kRowBytes<D> + c % kPieces * 16, src + c * 8, row < n_valid);
+            copy16_async(dst + row * kRowBytes<D> + c % kPieces * 16, src + c * 8, row < n_valid, policy...);
         }
     }
 }

@@ -5,22 +5,9 @@
 
 #include <cstdint>
 
+#include "device/l2_policy.cuh"
+
 namespace rvllm::cuda {
-
-// L2 policy for data that is read once per step. On an H200 tiles stream with it at 4.6 TB/s, with 4 or 12 of
-// them in flight per CTA; evicted normally, at 4.35 and 3.87. Prefetching them to L2 does not pay: from there
-// they come at 4.45, unless the same CTA or its neighbour has loaded them before (7.3).
-__device__ __forceinline__ uint64_t policy_evict_first() {
-    uint64_t policy;
-    asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-    return policy;
-}
-
-__device__ __forceinline__ uint64_t policy_evict_normal() {
-    uint64_t policy;
-    asm volatile("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy));
-    return policy;
-}
 
 // `bytes` contiguous bytes, a multiple of 16, both addresses aligned to 16.
 __device__ __forceinline__ void bulk_load(uint32_t dst, const void* src, uint32_t bytes, uint32_t bar,

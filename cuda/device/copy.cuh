@@ -17,6 +17,17 @@ __device__ __forceinline__ void copy16_async(uint32_t dst, const void* src, bool
 #endif
 }
 
+// The same with a policy (l2_policy.cuh).
+__device__ __forceinline__ void copy16_async(uint32_t dst, const void* src, bool valid, uint64_t policy) {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(dst), "l"(src),
+                 "r"(valid ? 16 : 0), "l"(policy)
+                 : "memory");
+#else
+    copy16_async(dst, src, valid);
+#endif
+}
+
 __device__ __forceinline__ void copy_commit() {
 #if __CUDA_ARCH__ >= 800
     asm volatile("cp.async.commit_group;" ::: "memory");
