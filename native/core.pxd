@@ -388,7 +388,7 @@ cdef extern from "mailbox.h" namespace "rvllm" nogil:
     cdef cppclass Mailbox:
         Mailbox()
         int fileno()
-        void send(const Command& command)
+        void send(vector[Command]* commands)
         void receive(vector[Command]* into, cbool block)
         void publish(Outbox* box)
         void drain(Outbox* into)

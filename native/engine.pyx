@@ -51,6 +51,8 @@ cdef class EngineCore:
     cdef BlockManager blocks
     cdef Sampler sampler      # of the host; None where the device draws
     cdef Mailbox mailbox
+    cdef vector[Command] posted  # and not yet sent
+    cdef bint holding
     cdef EngineCounters counters
     cdef EngineThread thread
     cdef vector[Command] commands
@@ -140,8 +142,9 @@ cdef class EngineCore:
     cdef void stop_thread(self):
         cdef Command command
         command.kind = command_stop
+        self.holding = False
+        self.post(command)
         with nogil:
-            self.mailbox.send(command)
             self.thread.join()
 
     def fileno(self) -> int:
@@ -205,8 +208,28 @@ cdef class EngineCore:
             raise
         command.kind = command_add
         command.request = r
-        with nogil:
-            self.mailbox.send(command)
+        self.post(command)
+
+    cdef void post(self, const Command& command):
+        cdef vector[Command] now
+        self.posted.push_back(command)
+        if not self.holding:
+            now.swap(self.posted)
+            with nogil:
+                self.mailbox.send(&now)
+
+    def hold(self):
+        """Keep what add() and cancel() say from the engine until release()."""
+        self.holding = True
+
+    def release(self):
+        """Hand the engine all that was held, at once."""
+        cdef vector[Command] now
+        self.holding = False
+        now.swap(self.posted)
+        if now.size():
+            with nogil:
+                self.mailbox.send(&now)
 
     def cancel(self, uint64_t request_id, int32_t choice=-1):
         """End a request, or one of its choices, within a step. Unknown or finished ones are ignored."""
@@ -214,8 +237,7 @@ cdef class EngineCore:
         command.kind = command_cancel
         command.id = request_id
         command.choice = choice
-        with nogil:
-            self.mailbox.send(command)
+        self.post(command)
 
     def drain(self) -> list:
         """Return every event since the last call, in order.

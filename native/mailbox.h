@@ -36,12 +36,13 @@ public:
 
     int fileno() const { return fd_; }
 
-    // Any thread: hand a command to the engine.
-    void send(const Command& command) {
+    // Any thread: hand commands to the engine, which takes them all at once; `commands` is left empty.
+    void send(std::vector<Command>* commands) {
         {
             std::lock_guard<std::mutex> lock(mutex_);
-            commands_.push_back(command);
+            commands_.insert(commands_.end(), commands->begin(), commands->end());
         }
+        commands->clear();
         wake_.notify_one();
     }
 

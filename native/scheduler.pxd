@@ -8,7 +8,7 @@ cdef extern from "step_pace.h" namespace "rvllm" nogil:
     cdef cppclass StepPace:
         void begin(uint64_t id, int64_t now_us, int32_t n_decodes, int32_t n_prompt_tokens)
         void end(uint64_t id, int64_t now_us)
-        bint rests(uint64_t done, uint64_t last, int64_t now_us)
+        int32_t room(uint64_t done, uint64_t last, int64_t now_us)
 
 
 cdef class Scheduler(SequenceTable):
@@ -20,7 +20,7 @@ cdef class Scheduler(SequenceTable):
     cdef readonly int32_t max_moves  # blocks between the tiers in one step, each way
     cdef int32_t budget              # tokens of the step that is being built
     cdef int32_t n_decodes           # of the step that is being built
-    cdef bint rests                  # the step that is being built starts no short prompts: decodes are owed time
+    cdef int32_t short_room          # tokens of it up to which it may start short prompts: decodes may be owed time
     cdef StepPace pace
     cdef int32_t* found              # [blocks of max_model_len] what lookup() returns
     cdef int32_t blocked_need        # blocks that `blocked` needs

@@ -54,8 +54,8 @@ cdef class Scheduler(SequenceTable):
     `max_num_batched_tokens` tokens and `max_rows` rows of logits (default: max_num_batched_tokens), a sequence at most
     `max_prefill_chunk` of its prompt's tokens (0: no limit). A step in which sequences decode has at most
     `max_mixed_tokens` (0: no such limit), so that long prompts do not make the others wait; beyond it, prompts that
-    have a sixteenth of it or less to compute. Of these, fewer than there are decodes do not start behind a step that
-    made decodes wait, until they have had as much time (step_pace.h). `policy` is "fcfs" or "priority" (lower first).
+    have a sixteenth of it or less to compute. Of these, fewer than there are decodes start one by one behind a step
+    that made decodes wait, until they have had as much time (step_pace.h). `policy` is "fcfs" or "priority" (lower first).
     Beyond what could start at once, `max_queued` requests may wait. Raises ValueError naming the argument.
     """
 
@@ -117,8 +117,10 @@ cdef class Scheduler(SequenceTable):
         self.blocks.begin(step, self.max_moves)
         self.run_decodes(step)
         self.n_decodes = step.n_tokens
-        # Unless more wait now than decode.
-        self.rests = self.n_waiting < self.n_decodes and self.pace.rests(self.completed, self.step_id, now_us)
+        self.short_room = self.max_num_batched_tokens
+        if self.n_waiting < self.n_decodes:  # else more wait now than decode
+            self.short_room = min(self.short_room - self.n_decodes,
+                                  self.pace.room(self.completed, self.step_id, now_us)) + self.n_decodes
         self.budget = self.max_mixed_tokens if step.n_tokens else self.max_num_batched_tokens
         if step.n_tokens:  # decodes wait for no block
             step.returns_late = 1
@@ -217,7 +219,8 @@ cdef class Scheduler(SequenceTable):
             s = self.waiting.top()
             if self.room_for(<int32_t> s.tokens.size(), step) <= 0:
                 return
-            if self.rests and <int32_t> s.tokens.size() <= self.short_prompt:
+            n = <int32_t> s.tokens.size()
+            if n <= self.short_prompt and step.n_tokens + n > self.short_room:
                 return
             n_slots = s.request.params.n if will_fork(s) else 1
             if s.releasing or n_slots > self.n_free_slots - self.n_reserved:

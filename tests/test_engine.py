@@ -247,3 +247,19 @@ def _wait(condition, timeout_s: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < end, "timed out"
         time.sleep(0.001)
+
+
+def test_what_is_submitted_together_starts_together(llm):
+    engine = llm.engine
+    arrived: list[list] = []
+    with engine.together():
+        for p in prompts(5):
+            engine.submit(p, GREEDY, on_update=lambda handle, chunks: arrived.append(chunks))
+        time.sleep(0.05)
+        stats = engine.stats()
+        assert stats.idle and stats.n_running == stats.n_waiting == 0
+    while engine.n_unfinished:
+        engine.poll()
+    assert arrived
+    first = max(size for size, _ in engine.histograms()["step_tokens"][0])
+    assert first >= sum(len(p) for p in prompts(5)) * 31 // 32  # all in one step; sizes are known to 1/32

@@ -6,7 +6,7 @@ import pytest
 
 from fake_engine import FakeEngine
 
-DECODE_US, PROMPT_US = 8000, 600  # of a step of decodes alone; of each prompt token more
+DECODE_US, PROMPT_US = 8000, 200  # of a step of decodes alone; of each prompt token more
 
 
 def timed_step(e: FakeEngine) -> tuple[int, int]:
@@ -45,29 +45,26 @@ def add(e: FakeEngine, n: int, length: int = 5) -> None:
 
 def test_decodes_run_for_as_long_as_prompts_made_them_wait():
     e = decoding(20)
-    add(e, 10)  # 30,000 us: decodes are owed four steps
-    assert timed_step(e) == (20, 10)
-    add(e, 2)
-    assert [timed_step(e) for _ in range(5)] == [*[(30, 0)] * 4, (30, 2)]
+    add(e, 20)  # 20,000 us that the others wait: a quarter of a step of theirs has room for two prompts
+    assert timed_step(e) == (20, 20)
+    add(e, 9)
+    assert [timed_step(e) for _ in range(4)] == [(40, 2), (42, 2), (44, 5), (49, 0)]
     e.run()
 
 
 def test_with_two_steps_in_flight_the_long_one_counts_before_it_is_done():
     e = decoding(20, depth=2)
-    add(e, 10)
-    assert timed_step(e) == (20, 10)  # how long a prompt token takes is known from the first steps
-    add(e, 2)
-    started = []
-    while not started or not started[-1][1]:
-        started.append(timed_step(e))
-    assert started == [*[(30, 0)] * 5, (30, 2)]  # one behind it was sent before it was done
+    add(e, 20)
+    assert timed_step(e) == (20, 20)  # how long a prompt token takes is known from the first steps
+    add(e, 12)
+    assert [timed_step(e) for _ in range(5)] == [(40, 2), (42, 2), (44, 2), (46, 6), (52, 0)]
     e.run()
 
 
 def test_what_is_soon_over_makes_nobody_wait():
     e = decoding(20)
     for k in range(10):
-        add(e, 1)  # 3,000 us each
+        add(e, 1)  # 1,000 us each
         assert timed_step(e) == (20 + k, 1)
     e.run()
 
@@ -77,9 +74,9 @@ def test_more_that_wait_than_decode_start_at_once():
     add(e, 10)
     assert timed_step(e) == (4, 10)
     add(e, 13)
-    assert timed_step(e) == (14, 0)
-    add(e, 1)
-    assert timed_step(e) == (14, 14)
+    assert timed_step(e) == (14, 2)
+    add(e, 5)
+    assert timed_step(e) == (16, 16)
     e.run()
 
 

@@ -134,7 +134,8 @@ def _run(engine: Engine, prompts: list[list[int]], params: SamplingParams, times
     def on_update(handle: RequestHandle, chunks: list[Chunk]) -> None:
         times.note(handle, sum(len(c.token_ids) for c in chunks))
 
-    handles = [engine.submit(p, params, on_update=on_update) for p in prompts]
+    with engine.together():
+        handles = [engine.submit(p, params, on_update=on_update) for p in prompts]
     while engine.n_unfinished:
         engine.poll()
     return handles

@@ -13,7 +13,8 @@ import random
 import select
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -134,6 +135,15 @@ class Engine:
         return cls(loaded, config, tokenizer, chat_template)
 
     # ---- requests ------------------------------------------------------------------------------------
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Hand over what is submitted inside at the end, as one: the prompts share steps from the first one on."""
+        self._core.hold()
+        try:
+            yield
+        finally:
+            self._core.release()
 
     def submit(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from operator import index
 from typing import Any
 
@@ -124,12 +125,14 @@ class LLM:
             return on_update
 
         try:
-            for output, p in zip(outputs, params, strict=True):
-                while left >= self.engine.config.max_num_queued_reqs:
-                    self.engine.poll()
-                output.handle = self.engine.submit(output.prompt_token_ids, p, on_update=sink(output))
-                left += 1
-            while left:
+            todo = zip(outputs, params, strict=True)
+            while True:
+                with self.engine.together():
+                    for output, p in islice(todo, self.engine.config.max_num_queued_reqs - left):
+                        output.handle = self.engine.submit(output.prompt_token_ids, p, on_update=sink(output))
+                        left += 1
+                if not left:
+                    break
                 self.engine.poll()
         except BaseException:
             for output in outputs:

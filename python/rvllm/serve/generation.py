@@ -143,17 +143,18 @@ class Generation:
         """Hand all prompts to the engine, or none."""
         job, n = self.job, self.job.params.n
         try:
-            for i, prompt in enumerate(job.prompts):
-                self.handles.append(
-                    self.engine.submit(
-                        prompt.ids,
-                        job.params,
-                        on_update=partial(on_update, i * n),
-                        priority=job.priority,
-                        cache_salt=job.cache_salt,
+            with self.engine.together():
+                for i, prompt in enumerate(job.prompts):
+                    self.handles.append(
+                        self.engine.submit(
+                            prompt.ids,
+                            job.params,
+                            on_update=partial(on_update, i * n),
+                            priority=job.priority,
+                            cache_salt=job.cache_salt,
+                        )
                     )
-                )
-                self.choices += [Choice(i * n + k, prompt) for k in range(n)]
+                    self.choices += [Choice(i * n + k, prompt) for k in range(n)]
         except BaseException:
             for handle in self.handles:
                 self.engine.cancel(handle)
