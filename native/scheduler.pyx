@@ -55,8 +55,8 @@ cdef class Scheduler(SequenceTable):
     `max_prefill_chunk` of its prompt's tokens (0: no limit). A step in which sequences decode has at most
     `max_mixed_tokens` (0: no such limit), so that long prompts do not make the others wait; beyond it, prompts that
     have a sixteenth of it or less to compute. Of these, fewer than there are decodes start one by one behind a step
-    that made decodes wait, until they have had as much time (step_pace.h). `policy` is "fcfs" or "priority" (lower first).
-    Beyond what could start at once, `max_queued` requests may wait. Raises ValueError naming the argument.
+    that made decodes wait, until they have had as much time (step_pace.h). `policy` is "fcfs" or "priority" (lower
+    first). Beyond what could start at once, `max_queued` requests may wait. Raises ValueError naming the argument.
     """
 
     def __cinit__(self, BlockManager blocks not None, *, int32_t max_num_seqs, int32_t max_num_batched_tokens,
