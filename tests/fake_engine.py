@@ -86,6 +86,18 @@ def alone(spec: Spec, choice: int, max_model_len: int) -> tuple[list[int], str]:
     return out, "length"
 
 
+def slots_of(step: dict, seq: tuple[int, int]) -> list[int]:
+    """Return the slots of the cache that a sequence of a step writes."""
+    i = step["seqs"].index(seq)
+    return step["slots"][step["query_start"][i] : step["query_start"][i + 1]]
+
+
+def query_of(step: dict, row: dict) -> tuple[int, int]:
+    """Return the sequence that computes a row: for a choice at the end of the prompt, another one."""
+    token = step["logit_rows"][row["logit_row"]]
+    return next(seq for seq, end in zip(step["seqs"], step["query_start"][1:], strict=True) if token < end)
+
+
 class FakeEngine:
     """Runs the steps of a scheduler, and checks every one of them."""
 
@@ -138,12 +150,16 @@ class FakeEngine:
         return step
 
     def deliver(self, nan_row: int | None = None) -> None:
-        """Give the scheduler the results of the oldest step; nan_row is a row of logits that are not numbers."""
-        step, results, written = self.in_flight.popleft()
+        """Give the scheduler the results of the oldest step; nan_row is a row of logits that are not numbers.
+
+        What the sequence wrote that computed the row is garbage then; its siblings wrote what is theirs.
+        """
+        step, results, _ = self.in_flight.popleft()
         for i, row in enumerate(step["rows"]):
             if row["logit_row"] == nan_row:
                 results[i] = (-1, 0.0, 0, True, [])
-                self.spoil(written, {row["seq"][0]})
+                seq = query_of(step, row)
+                self.spoil(dict.fromkeys(slots_of(step, seq), seq[0]), {seq[0]})
         self.driver.update(step["step_id"], results, self.now_us)
         self.read_events()
 

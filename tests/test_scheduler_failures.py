@@ -75,3 +75,14 @@ def test_a_failed_step_ends_its_requests_and_no_others():
     e.fail()
     e.run()
     assert [e.specs[i].finish[0] for i in ids] == ["error", "error", "length"]
+
+
+def test_a_failed_draw_behind_the_end_of_a_choice_is_none_of_its_siblings_business():
+    e = FakeEngine(depth=2)
+    request = e.add([62, 44, 21, 18, 0, 56], n=2, max_tokens=20)
+    while e.specs[request].finish[0] is None:
+        e.step()
+    assert e.in_flight[0][0]["rows"][0]["seq"] == (request, 0) and e.specs[request].finish == ["stop", None]
+    e.deliver(nan_row=0)
+    e.run()
+    assert e.specs[request].finish[1] in ("stop", "length") and len(e.specs[request].tokens[1]) > 7
