@@ -55,8 +55,9 @@ cdef class Scheduler(SequenceTable):
     `max_prefill_chunk` of its prompt's tokens (0: no limit). A step in which sequences decode has at most
     `max_mixed_tokens` (0: no such limit), so that long prompts do not make the others wait; beyond it, prompts that
     have a sixteenth of it or less to compute. Of these, fewer than there are decodes start one by one behind a step
-    that made decodes wait, until they have had as much time (step_pace.h). `policy` is "fcfs" or "priority" (lower
-    first). Beyond what could start at once, `max_queued` requests may wait. Raises ValueError naming the argument.
+    that made decodes wait, until they have had as much time (step_pace.h), unless a prompt is under way. `policy` is
+    "fcfs" or "priority" (lower first). Beyond what could start at once, `max_queued` requests may wait. Raises
+    ValueError naming the argument.
     """
 
     def __cinit__(self, BlockManager blocks not None, *, int32_t max_num_seqs, int32_t max_num_batched_tokens,
@@ -117,15 +118,16 @@ cdef class Scheduler(SequenceTable):
         self.blocks.begin(step, self.max_moves)
         self.run_decodes(step)
         self.n_decodes = step.n_tokens
-        self.short_room = self.max_num_batched_tokens
-        if self.n_waiting < self.n_decodes:  # else more wait now than decode
-            self.short_room = min(self.short_room - self.n_decodes,
-                                  self.pace.room(self.completed, self.step_id, now_us)) + self.n_decodes
         self.budget = self.max_mixed_tokens if step.n_tokens else self.max_num_batched_tokens
         if step.n_tokens:  # decodes wait for no block
             step.returns_late = 1
             self.blocks.max_in = min(self.max_moves, kMaxLateReturns)
         self.run_prefills(step, out)
+        self.short_room = self.max_num_batched_tokens
+        # Beside a prompt under way decodes wait anyway; and not for fewer than themselves.
+        if step.n_tokens == self.n_decodes and self.n_waiting < self.n_decodes:
+            self.short_room = min(self.short_room - self.n_decodes,
+                                  self.pace.room(self.completed, self.step_id, now_us)) + self.n_decodes
         self.admit(step, out)
         if step.n_tokens == 0:
             return False
@@ -217,10 +219,8 @@ cdef class Scheduler(SequenceTable):
         cdef int32_t n_spare = -1
         while self.waiting.size():
             s = self.waiting.top()
-            if self.room_for(<int32_t> s.tokens.size(), step) <= 0:
-                return
             n = <int32_t> s.tokens.size()
-            if n <= self.short_prompt and step.n_tokens + n > self.short_room:
+            if self.room_for(n, step) <= 0 or (n <= self.short_prompt and step.n_tokens + n > self.short_room):
                 return
             n_slots = s.request.params.n if will_fork(s) else 1
             if s.releasing or n_slots > self.n_free_slots - self.n_reserved:

@@ -88,3 +88,12 @@ def test_prompts_that_are_not_short_start_at_once(length):
     add(e, 1, length)
     assert timed_step(e) == (30, 1)
     e.run()
+
+
+def test_short_prompts_start_beside_a_long_one_under_way():
+    e = decoding(20)
+    e.add(list(range(90)) + list(range(90)), max_tokens=4, ignore_eos=True)
+    assert timed_step(e) == (20, 1)  # 108 of its 180 tokens: decodes wait for them
+    add(e, 3)
+    assert timed_step(e) == (20, 4)
+    e.run()
