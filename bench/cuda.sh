@@ -1,6 +1,6 @@
 #!/bin/sh
 # Build, test, sanitise and measure the CUDA backend on a machine with a GPU: what guards it where CI has none.
-# Run from anywhere; prints one table per step and ends with the number of steps that failed. About 7 minutes.
+# Run from anywhere; prints one table per step and ends with the number of steps that failed. About 8 minutes.
 #
 #   bench/cuda.sh [build directory]
 #   RVLLM_CUDA_ARCHS=80 bench/cuda.sh build-80    # kernels of an older architecture, which the driver compiles from PTX
@@ -75,14 +75,14 @@ step "engine, greedy" engine --n 1,4,16,32,64,128,256
 step "engine, sampled" engine --n 1,32,256 --temperature 0.8 --top-p 0.95
 step "engine, prefill" engine --n 1x128,1x512,1x2048,16x2048 --output-len 1
 step "engine, context of 1,024" engine --n 64x1024 --output-len 64
-step "engine, batch-invariant" engine --n 1,64,256 --batch-invariant --repeat 1
-step "engine, cuBLASLt" engine --n 64,256 --gemm-strategy cublas --repeat 1
-step "engine, hybrid" engine --n 64,256 --gemm-strategy hybrid --repeat 1
+step "engine, batch-invariant" engine --n 1,64,256 --batch-invariant --repeat 2
+step "engine, cuBLASLt" engine --n 1,64,256 --gemm-strategy cublas --repeat 2
+step "engine, hybrid" engine --n 1,64,256 --gemm-strategy hybrid --repeat 2
 step "second tier" "$python" bench/swap.py --shape 7b --device cuda --prompt-tokens 8192 --prompts 4 --rounds 1
-step "start" "$python" bench/startup.py --shape 7b --device cuda --repeat 2
+step "start" "$python" bench/startup.py --shape 7b --device cuda --repeat 3
 step "HTTP, greedy" "$python" bench/serve.py --shape 7b --device cuda --rows 1,256,200:32,1024x64 --tokens 256 \
     --repeat 2
-step "HTTP, sampled" "$python" bench/serve.py --shape 7b --device cuda --rows 256 --tokens 256 --repeat 1 \
+step "HTTP, sampled" "$python" bench/serve.py --shape 7b --device cuda --rows 256 --tokens 256 --repeat 2 \
     --temperature 0.8 --top-p 0.95
 echo "$failed steps failed"
 exit "$failed"
